@@ -1,0 +1,2 @@
+//! `pitr-wal-push`: see [`pitr::command::push`].
+fn main() {}

@@ -1,0 +1,2 @@
+//! `pitr-wal-fetch`: see [`pitr::command::fetch`].
+fn main() {}

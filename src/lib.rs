@@ -1,0 +1,2 @@
+//! pitr
+pub mod wal;

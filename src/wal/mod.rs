@@ -1,0 +1,47 @@
+//! The write-ahead log as PostgreSQL writes it: positions, names, pages, records, timelines, `pg_control`.
+//!
+//! Layer 1 (domain): bytes and values in, values out. No I/O, no clock, no error that is not about the bytes.
+//! Start at [`Lsn`] and [`SegmentName`].
+
+mod file_name;
+mod ids;
+mod lsn;
+mod segment;
+mod time;
+
+pub use file_name::WalFileName;
+pub use ids::{PostgresMajor, SystemIdentifier, TimelineId, Xid};
+pub use lsn::Lsn;
+pub use segment::{SegmentName, SegmentNo, SegmentSize};
+pub use time::PgTime;
+
+/// A text or number that is not the name it was given for.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NameError {
+    /// Not `16/B374D848`.
+    #[error("\"{0}\" is not an LSN such as 16/B374D848")]
+    Lsn(String),
+    /// Not eight hexadecimal digits, or zero.
+    #[error("\"{0}\" is not a timeline of eight hexadecimal digits")]
+    Timeline(String),
+    /// Not a positive decimal number of 64 bits.
+    #[error("\"{0}\" is not a system identifier")]
+    SystemIdentifier(String),
+    /// Not a power of two from 1 MiB to 1 GiB.
+    #[error("{0} bytes is not a WAL segment size (a power of two from 1 MiB to 1 GiB)")]
+    SegmentSize(u32),
+    /// Not 24 upper-case hexadecimal digits that any segment size allows.
+    #[error("\"{0}\" is not the name of a WAL segment")]
+    Segment(String),
+    /// Not a segment, `.partial`, `.history` or `.backup` name.
+    #[error("\"{0}\" is not the name of a WAL file")]
+    WalFile(String),
+    /// The name's last part is too large for the cluster's segment size.
+    #[error("WAL segment \"{name}\" cannot belong to a cluster with segments of {} bytes", size.bytes())]
+    SegmentSizeMismatch {
+        /// The name.
+        name: SegmentName,
+        /// The cluster's segment size.
+        size: SegmentSize,
+    },
+}
