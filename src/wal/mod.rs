@@ -3,12 +3,14 @@
 //! Layer 1 (domain): bytes and values in, values out. No I/O, no clock, no error that is not about the bytes.
 //! Start at [`Lsn`] and [`SegmentName`].
 
+mod cluster_name;
 mod file_name;
 mod ids;
 mod lsn;
 mod segment;
 mod time;
 
+pub use cluster_name::ClusterName;
 pub use file_name::WalFileName;
 pub use ids::{PostgresMajor, SystemIdentifier, TimelineId, Xid};
 pub use lsn::Lsn;
@@ -27,6 +29,9 @@ pub enum NameError {
     /// Not a positive decimal number of 64 bits.
     #[error("\"{0}\" is not a system identifier")]
     SystemIdentifier(String),
+    /// Not a name that a cluster can have.
+    #[error("\"{0}\" is not a cluster name (1 to 63 of a-z, 0-9, _ and -, not beginning with -)")]
+    Cluster(String),
     /// Not a power of two from 1 MiB to 1 GiB.
     #[error("{0} bytes is not a WAL segment size (a power of two from 1 MiB to 1 GiB)")]
     SegmentSize(u32),
