@@ -1,2 +1,4 @@
 //! pitr
+pub mod durable;
+pub mod storage;
 pub mod wal;

@@ -1,0 +1,310 @@
+//! A store in a directory of a local or mounted file system.
+//!
+//! Every access goes through the root's descriptor with `openat2(RESOLVE_BENEATH)`: a symbolic link inside the
+//! directory that points outside it is refused by the kernel. Files are 0600, directories 0700; as root they are given
+//! to the root directory's owner, so that a backup taken by root does not stop the archiver of user postgres.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::{Key, Listed, NewObject, Put, Storage, StorageError, StorageErrorKind, Suffix};
+use crate::durable::{self, NewFile, Owner, Published};
+
+/// A store in a directory.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    root: OwnedFd,
+    owner: Option<Owner>,
+}
+
+impl Directory {
+    /// Opens an existing directory.
+    ///
+    /// # Errors
+    /// It is missing, not a directory, or not to be read by this user.
+    pub fn open(path: &Path) -> Result<Directory, StorageError> {
+        let open = || -> io::Result<Directory> {
+            let root = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            Ok(Directory { path: path.to_owned(), root, owner: Owner::to_follow(path)? })
+        };
+        open().map_err(|error| StorageError {
+            storage: describe(path),
+            key: String::new(),
+            action: "open",
+            kind: StorageErrorKind::of(&error),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Where the directory is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes temporary files older than `age` that killed processes left behind on file systems without nameless
+    /// files; returns how many.
+    ///
+    /// # Errors
+    /// A directory cannot be read.
+    pub fn sweep(&self, age: Duration) -> io::Result<u64> {
+        sweep_below(&self.path, age)
+    }
+
+    fn open_beneath(&self, key: &str, flags: OFlags) -> io::Result<File> {
+        let flags = flags | OFlags::CLOEXEC;
+        let relative = if key.is_empty() { "." } else { key };
+        match rustix::fs::openat2(&self.root, relative, flags, Mode::empty(), ResolveFlags::BENEATH) {
+            Ok(file) => Ok(file.into()),
+            // Before Linux 5.6, or under a seccomp filter that does not know the call: at least the last part may
+            // not be a link.
+            Err(Errno::NOSYS | Errno::PERM) => {
+                Ok(rustix::fs::openat(&self.root, relative, flags | OFlags::NOFOLLOW, Mode::empty())?.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open_object(&self, action: &'static str, key: &Key) -> Result<(File, u64), StorageError> {
+        let open = || -> io::Result<(File, u64)> {
+            let file = self.open_beneath(key.as_str(), OFlags::RDONLY)?;
+            let metadata = file.metadata()?;
+            if !metadata.is_file() {
+                return Err(io::Error::other("not a regular file"));
+            }
+            Ok((file, metadata.len()))
+        };
+        open().map_err(|error| self.failed_object(action, key, &error))
+    }
+
+    /// An error met on an object: "no such file" proves its absence only while the root itself is still there. A
+    /// directory that was unmounted or removed under us has no files either.
+    fn failed_object(&self, action: &'static str, key: &Key, error: &io::Error) -> StorageError {
+        let mut failed = self.failed(action, key, error);
+        if failed.is_not_found() && !self.path.is_dir() {
+            failed.kind = StorageErrorKind::Unreachable;
+            failed.reason = "the repository's directory is gone".to_owned();
+        }
+        failed
+    }
+}
+
+fn sweep_below(path: &Path, age: Duration) -> io::Result<u64> {
+    let mut removed = durable::sweep(path, age)?;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            removed += sweep_below(&entry.path(), age)?;
+        }
+    }
+    Ok(removed)
+}
+
+fn describe(path: &Path) -> String {
+    format!("directory \"{}\"", path.display())
+}
+
+/// A file being written in its own folder.
+struct NewDirectoryObject {
+    file: NewFile,
+    name: String,
+    context: Directory,
+    key: Key,
+}
+
+impl Write for NewDirectoryObject {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl NewObject for NewDirectoryObject {
+    fn publish(self: Box<Self>) -> Result<Put, StorageError> {
+        let NewDirectoryObject { file, name, context, key } = *self;
+        match file.publish(&name) {
+            Ok(Published::Created) => Ok(Put::Created),
+            Ok(Published::Exists) => Ok(Put::Exists),
+            Err(error) => Err(context.failed("write", &key, &error)),
+        }
+    }
+}
+
+impl Storage for Directory {
+    fn describe(&self) -> String {
+        describe(&self.path)
+    }
+
+    fn create(&self, key: &Key) -> Result<Box<dyn NewObject>, StorageError> {
+        let begin = || -> io::Result<NewDirectoryObject> {
+            let (folder, name) = key.split().ok_or_else(|| io::Error::other("the root is not an object"))?;
+            let directory = self.path.join(folder);
+            let file = match NewFile::create_in(&directory, self.owner) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.path.is_dir() => {
+                    durable::create_directories(&directory, self.owner)?;
+                    NewFile::create_in(&directory, self.owner)?
+                }
+                other => other?,
+            };
+            let context = Directory { path: self.path.clone(), root: self.root.try_clone()?, owner: self.owner };
+            Ok(NewDirectoryObject { file, name: name.to_owned(), context, key: key.clone() })
+        };
+        match begin() {
+            Ok(object) => Ok(Box::new(object)),
+            Err(error) => {
+                let mut failed = self.failed("write", key, &error);
+                if failed.is_not_found() {
+                    failed.kind = StorageErrorKind::Unreachable;
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    fn get(&self, key: &Key, limit_bytes: u64) -> Result<Vec<u8>, StorageError> {
+        let (mut file, size) = self.open_object("read", key)?;
+        if size > limit_bytes {
+            let mut failed = self.failed("read", key, &io::Error::other(format!("it has {size} bytes")));
+            failed.kind = StorageErrorKind::TooLarge;
+            return Err(failed);
+        }
+        let capacity = usize::try_from(size).unwrap_or(0);
+        let mut bytes = Vec::with_capacity(capacity);
+        file.read_to_end(&mut bytes).map_err(|error| self.failed_object("read", key, &error))?;
+        Ok(bytes)
+    }
+
+    fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
+        let (file, size) = self.open_object("read", key)?;
+        if range.start > range.end || range.end > size {
+            let reason = format!("it has {size} bytes, and bytes {} to {} were wanted", range.start, range.end);
+            return Err(self.failed("read", key, &io::Error::other(reason)));
+        }
+        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, range.start).map_err(|error| self.failed("read", key, &error))?;
+        Ok(bytes)
+    }
+
+    fn get_suffix(&self, key: &Key, bytes: u64) -> Result<Suffix, StorageError> {
+        let (file, size) = self.open_object("read", key)?;
+        let wanted = bytes.min(size);
+        let mut buffer = vec![0; usize::try_from(wanted).unwrap_or(usize::MAX)];
+        file.read_exact_at(&mut buffer, size - wanted).map_err(|error| self.failed("read", key, &error))?;
+        Ok(Suffix { bytes: buffer, size })
+    }
+
+    fn open(&self, key: &Key) -> Result<Box<dyn Read + Send>, StorageError> {
+        Ok(Box::new(self.open_object("read", key)?.0))
+    }
+
+    fn size(&self, key: &Key) -> Result<Option<u64>, StorageError> {
+        match self.open_object("look for", key) {
+            Ok((_, size)) => Ok(Some(size)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn list(&self, folder: &Key) -> Result<Vec<Listed>, StorageError> {
+        let read = || -> io::Result<Vec<Listed>> {
+            let directory = self.open_beneath(folder.as_str(), OFlags::RDONLY | OFlags::DIRECTORY)?;
+            let mut found = Vec::new();
+            for entry in rustix::fs::Dir::read_from(&directory)? {
+                let entry = entry?;
+                let Ok(name) = entry.file_name().to_str() else { continue };
+                // Anything that cannot be a key's part is not ours: temporary files, lost+found, .DS_Store.
+                if Key::root().join(name).is_err() {
+                    continue;
+                }
+                let stat = match rustix::fs::statat(&directory, name, rustix::fs::AtFlags::empty()) {
+                    Ok(stat) => stat,
+                    Err(Errno::NOENT) => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+                let size = if kind.is_file() { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
+                if kind.is_file() || kind.is_dir() {
+                    found.push(Listed { name: name.to_owned(), size, folder: kind.is_dir() });
+                }
+            }
+            if found.is_empty() && !self.path.is_dir() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            found.sort_by(|one, other| one.name.cmp(&other.name));
+            Ok(found)
+        };
+        match read().map_err(|error| self.failed_object("list", folder, &error)) {
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    fn settle(&self, key: &Key) -> Result<(), StorageError> {
+        let settle = || -> io::Result<()> {
+            self.open_beneath(key.as_str(), OFlags::RDONLY)?.sync_all()?;
+            let (folder, _) = key.split().unwrap_or(("", ""));
+            self.open_beneath(folder, OFlags::RDONLY | OFlags::DIRECTORY)?.sync_all()
+        };
+        settle().map_err(|error| self.failed_object("sync", key, &error))
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        durable::remove(&self.path.join(key.as_str())).map_err(|error| self.failed("delete", key, &error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The directory behaves like every other store.
+    #[test]
+    fn conforms() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let storage = Directory::open(directory.path()).unwrap();
+        super::super::conformance::run(&storage);
+    }
+
+    /// A link out of the repository is not followed, and what is not ours is neither listed nor touched.
+    #[test]
+    fn foreign_entries() {
+        let outside = tempfile::tempdir().expect("temporary directory");
+        fs::write(outside.path().join("secret"), b"s").unwrap();
+        let directory = tempfile::tempdir().expect("temporary directory");
+        std::os::unix::fs::symlink(outside.path(), directory.path().join("link")).unwrap();
+        fs::create_dir(directory.path().join("lost+found")).unwrap();
+        fs::write(directory.path().join(".DS_Store"), b"").unwrap();
+        let storage = Directory::open(directory.path()).unwrap();
+        let key = Key::parse("link/secret").unwrap();
+        assert!(storage.get(&key, 10).is_err_and(|error| !error.is_not_found()));
+        let names: Vec<_> = storage.list(&Key::root()).unwrap().into_iter().map(|listed| listed.name).collect();
+        assert_eq!(names, ["link"]);
+    }
+
+    /// A repository that is unmounted or removed while in use is "cannot tell", never "not there".
+    #[test]
+    fn vanished_root() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let root = directory.path().join("r");
+        fs::create_dir(&root).unwrap();
+        let storage = Directory::open(&root).unwrap();
+        fs::remove_dir(&root).unwrap();
+        let key = Key::parse("a").unwrap();
+        assert!(storage.size(&key).is_err_and(|error| error.kind == StorageErrorKind::Unreachable));
+        assert!(storage.list(&Key::root()).is_err());
+        assert!(storage.put(&key, b"x").is_err());
+    }
+}

@@ -1,0 +1,64 @@
+//! What can go wrong with a store, sorted by what the caller can do about it.
+
+use std::io;
+
+/// A failed operation on one object.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {action} \"{key}\" in {storage}: {reason}")]
+pub struct StorageError {
+    /// The store, as [`super::Storage::describe`] names it.
+    pub storage: String,
+    /// The object or folder.
+    pub key: String,
+    /// What was being done, as a verb.
+    pub action: &'static str,
+    /// What kind of failure it was.
+    pub kind: StorageErrorKind,
+    /// The failure in words.
+    pub reason: String,
+}
+
+/// Kinds of failure, by what helps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StorageErrorKind {
+    /// The object is certainly not there; nothing else may be reported so.
+    NotFound,
+    /// The store is full (ENOSPC, EDQUOT).
+    NoSpace,
+    /// This user may not do that here.
+    Denied,
+    /// The store takes no writes.
+    ReadOnly,
+    /// The store or the object does not answer as it should; another try may succeed.
+    Unreachable,
+    /// The object is larger than anything that belongs here.
+    TooLarge,
+}
+
+impl StorageError {
+    /// The object is certainly not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.kind == StorageErrorKind::NotFound
+    }
+
+    /// Trying the same again cannot help: somebody has to change something first.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        !matches!(self.kind, StorageErrorKind::Unreachable)
+    }
+}
+
+impl StorageErrorKind {
+    /// Sorts an error of the operating system.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => StorageErrorKind::NotFound,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageErrorKind::NoSpace,
+            io::ErrorKind::PermissionDenied => StorageErrorKind::Denied,
+            io::ErrorKind::ReadOnlyFilesystem => StorageErrorKind::ReadOnly,
+            _ => StorageErrorKind::Unreachable,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Storage: named objects, written once, read whole or in ranges.
+//!
+//! Layer 3. One trait, [`Storage`], and the stores behind it: [`Directory`] (the default), [`Memory`] and
+//! [`Faulty`] for tests that need what real stores cannot show. What the objects mean is `repository`'s business.
+//!
+//! The trait is blocking. `pitr-wal-push` runs once a segment and may start nothing it does not need; the pipelines
+//! of backup and restore are threads. A store that needs an asynchronous client keeps that client's runtime to itself.
+//!
+//! All stores pass one suite: [`conformance`].
+
+#[doc(hidden)]
+pub mod conformance;
+mod directory;
+mod error;
+mod faulty;
+mod key;
+mod memory;
+
+use std::fmt::Debug;
+use std::io::{Read, Write};
+use std::ops::Range;
+
+pub use directory::Directory;
+pub use error::{StorageError, StorageErrorKind};
+pub use faulty::{Fault, Faulty};
+pub use key::{Key, KeyError};
+pub use memory::Memory;
+
+/// Whether a put found its name free.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Put {
+    /// The object is stored, durable.
+    Created,
+    /// Another object has the name; it was not touched, and may not be durable yet (see [`Storage::settle`]).
+    Exists,
+}
+
+/// The last bytes of an object, and how large the whole is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Suffix {
+    /// At most as many bytes as were asked for; fewer only if the object is smaller.
+    pub bytes: Vec<u8>,
+    /// Size of the whole object in bytes.
+    pub size: u64,
+}
+
+/// One line of a listing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// The last part of the key.
+    pub name: String,
+    /// Stored bytes; 0 for a folder.
+    pub size: u64,
+    /// Has objects below it rather than being one.
+    pub folder: bool,
+}
+
+/// An object being written. Nobody sees it before it is published; dropped, it leaves nothing.
+pub trait NewObject: Write + Send {
+    /// Gives the object its name if that is free; durable when this returns [`Put::Created`].
+    ///
+    /// # Errors
+    /// The object is not stored, or its durability is not certain; writing it again is safe.
+    fn publish(self: Box<Self>) -> Result<Put, StorageError>;
+}
+
+/// A store of named objects that are written once.
+pub trait Storage: Send + Sync + Debug {
+    /// The store in words for messages, such as `directory "/var/lib/pitr"`. Never a secret.
+    fn describe(&self) -> String;
+
+    /// Begins an object of unknown size.
+    ///
+    /// # Errors
+    /// The store takes no writes, is full or does not answer.
+    fn create(&self, key: &Key) -> Result<Box<dyn NewObject>, StorageError>;
+
+    /// Stores a whole object if its name is free; durable when this returns [`Put::Created`].
+    ///
+    /// # Errors
+    /// As for [`NewObject::publish`].
+    fn put(&self, key: &Key, bytes: &[u8]) -> Result<Put, StorageError> {
+        let mut object = self.create(key)?;
+        object.write_all(bytes).map_err(|error| self.failed("write", key, &error))?;
+        object.publish()
+    }
+
+    /// A whole object of at most `limit_bytes`.
+    ///
+    /// # Errors
+    /// [`StorageErrorKind::NotFound`] only when the store says so for certain; [`StorageErrorKind::TooLarge`].
+    fn get(&self, key: &Key, limit_bytes: u64) -> Result<Vec<u8>, StorageError>;
+
+    /// The bytes of a range that lies wholly inside the object.
+    ///
+    /// # Errors
+    /// As for [`Storage::get`]; a range beyond the end is `Unreachable` (the object is shorter than was written).
+    fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Vec<u8>, StorageError>;
+
+    /// The last `bytes` of an object, or all of a smaller one.
+    ///
+    /// # Errors
+    /// As for [`Storage::get`].
+    fn get_suffix(&self, key: &Key, bytes: u64) -> Result<Suffix, StorageError>;
+
+    /// Reads an object as a stream.
+    ///
+    /// # Errors
+    /// As for [`Storage::get`].
+    fn open(&self, key: &Key) -> Result<Box<dyn Read + Send>, StorageError>;
+
+    /// Size in bytes, or `None` if the object is certainly not there.
+    ///
+    /// # Errors
+    /// The store cannot tell.
+    fn size(&self, key: &Key) -> Result<Option<u64>, StorageError>;
+
+    /// What lies directly under a folder, sorted by name; a folder that is not there is empty.
+    ///
+    /// # Errors
+    /// The store cannot tell.
+    fn list(&self, folder: &Key) -> Result<Vec<Listed>, StorageError>;
+
+    /// Makes an object that was found under its name durable: its writer may have died just before doing so.
+    ///
+    /// # Errors
+    /// Its durability is not certain.
+    fn settle(&self, key: &Key) -> Result<(), StorageError>;
+
+    /// Removes an object; one that is not there is success.
+    ///
+    /// # Errors
+    /// The store takes no deletions or does not answer.
+    fn delete(&self, key: &Key) -> Result<(), StorageError>;
+
+    /// Dresses an error of the operating system, met while using this store.
+    fn failed(&self, action: &'static str, key: &Key, error: &std::io::Error) -> StorageError {
+        StorageError {
+            storage: self.describe(),
+            key: key.to_string(),
+            action,
+            kind: StorageErrorKind::of(error),
+            reason: error.to_string(),
+        }
+    }
+}
