@@ -1,4 +1,5 @@
 //! pitr
 pub mod durable;
 pub mod storage;
+pub mod recovery;
 pub mod wal;
