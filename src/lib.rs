@@ -1,5 +1,5 @@
 //! pitr
 pub mod durable;
-pub mod storage;
 pub mod recovery;
+pub mod storage;
 pub mod wal;

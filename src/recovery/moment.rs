@@ -397,7 +397,10 @@ mod tests {
     #[test]
     fn refused() {
         let text = |text: &str| text.to_owned();
-        assert_eq!(read("2026-11-21 14:25:03.1234567Z"), Err(MomentError::TooPrecise(text("2026-11-21 14:25:03.1234567Z"))));
+        assert_eq!(
+            read("2026-11-21 14:25:03.1234567Z"),
+            Err(MomentError::TooPrecise(text("2026-11-21 14:25:03.1234567Z")))
+        );
         assert_eq!(read("2026-11-21"), Err(MomentError::DayOnly(text("2026-11-21"))));
         assert_eq!(read("yesterday"), Err(MomentError::DayOnly(text("yesterday"))));
         assert_eq!(read("18:00"), Err(MomentError::NotYet(text("18:00"))));
