@@ -1,4 +1,5 @@
 //! pitr
+pub mod config;
 pub mod durable;
 pub mod recovery;
 pub mod storage;

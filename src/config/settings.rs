@@ -1,0 +1,256 @@
+//! The table of settings, and the settings of one cluster put together from file, environment and defaults.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::ConfigError;
+use super::file::ConfigFile;
+use super::values::{self, Compression, OnUnreachable};
+use super::{Environment, Origin, Raw};
+use crate::wal::{ClusterName, SystemIdentifier};
+
+/// Where in the file a setting may stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// Only in `[repository]`.
+    Repository,
+    /// Only in `[cluster.<name>]`: it belongs to one server.
+    Cluster,
+    /// In `[cluster.<name>]` or, for all clusters, in `[defaults]`.
+    Any,
+}
+
+/// One setting as users meet it.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its name in the file.
+    pub name: &'static str,
+    /// Where it may stand.
+    pub scope: Scope,
+    /// The value when nobody sets it; empty for none.
+    pub default: &'static str,
+    /// What it is for, in one sentence.
+    pub purpose: &'static str,
+}
+
+impl Setting {
+    /// The environment variable that overrides it: `PITR_` and the name in capitals.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        // `[repository] path` and a cluster's `repository` are one thing, and so is their variable.
+        let name = if self.scope == Scope::Repository { "repository" } else { self.name };
+        format!("PITR_{}", name.to_ascii_uppercase())
+    }
+}
+
+const fn setting(name: &'static str, scope: Scope, default: &'static str, purpose: &'static str) -> Setting {
+    Setting { name, scope, default, purpose }
+}
+
+/// Every setting there is. `[repository] path` comes first, then those of a cluster.
+pub const SETTINGS: &[Setting] = &[
+    setting("path", Scope::Repository, "", "Directory of the repository, for all clusters that name no other."),
+    setting(
+        "system_identifier",
+        Scope::Cluster,
+        "",
+        "The server's system identifier, by which push and fetch know it.",
+    ),
+    setting("conninfo", Scope::Cluster, "", "How to connect to the server, as libpq writes it, without a password."),
+    setting("repository", Scope::Cluster, "", "Directory of this cluster's repository."),
+    setting("compression", Scope::Any, "lz4", "\"lz4\", or \"zstd:LEVEL\" (smaller, slower)."),
+    setting(
+        "spool",
+        Scope::Any,
+        "/var/spool/pitr",
+        "Local directory for looking ahead; without it each call works alone.",
+    ),
+    setting("look_ahead", Scope::Any, "8", "Segments that push and fetch handle ahead of being asked; 0 for none."),
+    setting("push_timeout", Scope::Any, "60s", "When pitr-wal-push gives up, for PostgreSQL to try again."),
+    setting("fetch_timeout", Scope::Any, "60s", "When pitr-wal-fetch gives up; on a standby after 5 s at the latest."),
+    setting("on_unreachable", Scope::Any, "wait", "A standby whose archive does not answer: \"wait\" or \"stop\"."),
+    setting("wal_timeout", Scope::Any, "5m", "How long backup and check wait for WAL to arrive in the repository."),
+    setting("jobs", Scope::Any, "0", "Threads of backup and restore; 0 for one a processor, at most 8."),
+    setting("pg_bin", Scope::Any, "", "Directory of the server's binaries, for \"pitr restore --start\"."),
+];
+
+/// One setting of one cluster, with where it came from: a line of `pitr config show`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The setting's name.
+    pub name: &'static str,
+    /// Its value in normal form; `None` if it has none.
+    pub value: Option<String>,
+    /// Where the value came from.
+    pub origin: Origin,
+}
+
+/// All that is configured for one cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// The user's name for it.
+    pub name: ClusterName,
+    /// The server's system identifier, if configured.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// How to connect, without a password; `None` for libpq's defaults.
+    pub conninfo: Option<String>,
+    /// Directory of the repository, absolute.
+    pub repository: PathBuf,
+    /// How to compress what is stored.
+    pub compression: Compression,
+    /// Local directory for what push and fetch prepare ahead, absolute. It need not exist: then each call works alone.
+    pub spool: PathBuf,
+    /// Segments that push and fetch handle ahead, 0 to 64.
+    pub look_ahead: u32,
+    /// When `pitr-wal-push` gives up.
+    pub push_timeout: Duration,
+    /// When `pitr-wal-fetch` gives up in recovery.
+    pub fetch_timeout: Duration,
+    /// What a standby is told when the repository cannot be asked.
+    pub on_unreachable: OnUnreachable,
+    /// How long a backup or a check waits for a segment to arrive.
+    pub wal_timeout: Duration,
+    /// Threads of backup and restore, 1 to 64.
+    pub jobs: u32,
+    /// Directory of the server's binaries, if configured.
+    pub pg_bin: Option<PathBuf>,
+    entries: Vec<Entry>,
+}
+
+impl ClusterConfig {
+    /// Each setting with its value and where that came from, in the order of [`SETTINGS`].
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Where the setting `name` came from.
+    #[must_use]
+    pub fn origin(&self, name: &str) -> Origin {
+        self.entries.iter().find(|entry| entry.name == name).map_or(Origin::Default, |entry| entry.origin.clone())
+    }
+
+    /// Compares the server's system identifier with the configured one, if there is one.
+    ///
+    /// A cluster chosen by name may be the wrong one; its archive must not get another server's WAL.
+    ///
+    /// # Errors
+    /// [`ConfigError::WrongCluster`] if they differ.
+    pub fn check_identity(&self, found: SystemIdentifier) -> Result<(), ConfigError> {
+        match self.system_identifier {
+            Some(configured) if configured != found => Err(ConfigError::WrongCluster {
+                name: self.name.clone(),
+                configured,
+                origin: self.origin("system_identifier"),
+                found,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn resolve(
+        name: ClusterName,
+        file: &ConfigFile,
+        environment: &Environment,
+    ) -> Result<ClusterConfig, ConfigError> {
+        let mut values = Values { name: &name, file, environment, entries: Vec::new() };
+        let system_identifier = values.optional("system_identifier", system_identifier)?;
+        let conninfo = values.optional("conninfo", |text| Ok::<_, &'static str>(text.to_owned()))?;
+        if conninfo.as_deref().is_some_and(values::has_password) {
+            return Err(ConfigError::Password { name: "conninfo", origin: values.last_origin() });
+        }
+        let repository = values.optional("repository", values::absolute_path)?;
+        let config = ClusterConfig {
+            system_identifier,
+            conninfo,
+            repository: repository.ok_or_else(|| ConfigError::NoRepository { name: name.clone() })?,
+            compression: values.required("compression", str::parse)?,
+            spool: values.required("spool", values::absolute_path)?,
+            look_ahead: values.required("look_ahead", values::count)?,
+            push_timeout: values.required("push_timeout", values::duration)?,
+            fetch_timeout: values.required("fetch_timeout", values::duration)?,
+            on_unreachable: values.required("on_unreachable", str::parse)?,
+            wal_timeout: values.required("wal_timeout", values::duration)?,
+            jobs: jobs(values.required("jobs", values::count)?),
+            pg_bin: values.optional("pg_bin", values::absolute_path)?,
+            entries: Vec::new(),
+            name: name.clone(),
+        };
+        Ok(ClusterConfig { entries: values.entries, ..config })
+    }
+}
+
+/// 0 stands for one thread a processor; more than 8 gain nothing from one disk or one network, unless asked for.
+fn jobs(configured: u32) -> u32 {
+    let processors = || std::thread::available_parallelism().map_or(2, |count| count.get().min(8));
+    if configured == 0 { u32::try_from(processors()).unwrap_or(2) } else { configured }
+}
+
+fn system_identifier(text: &str) -> Result<SystemIdentifier, &'static str> {
+    text.parse().map_err(|_| "a decimal number as \"pitr init\" or pg_controldata shows it")
+}
+
+/// Reads a `system_identifier` as it was written.
+pub(super) fn read_system_identifier(raw: &Raw) -> Result<SystemIdentifier, ConfigError> {
+    system_identifier(&raw.text).map_err(|expected| invalid("system_identifier", raw, expected))
+}
+
+fn invalid(name: &str, raw: &Raw, expected: &'static str) -> ConfigError {
+    let (name, value) = (name.to_owned(), raw.text.clone());
+    ConfigError::InvalidValue { name, value, origin: raw.origin.clone(), expected }
+}
+
+/// Looks settings up one after the other and notes where each was found.
+struct Values<'a> {
+    name: &'a ClusterName,
+    file: &'a ConfigFile,
+    environment: &'a Environment,
+    entries: Vec<Entry>,
+}
+
+impl Values<'_> {
+    fn find(&self, setting: &Setting) -> Option<Raw> {
+        let variable = setting.variable();
+        if let Some(text) = self.environment.get(&variable) {
+            return Some(Raw { text: text.to_owned(), origin: Origin::Environment(variable) });
+        }
+        let own = self.file.clusters.get(self.name).and_then(|table| table.get(setting.name));
+        let shared = self.file.defaults.get(setting.name);
+        let repository = self.file.repository.as_ref().filter(|_| setting.name == "repository");
+        if let Some(raw) = own.or(shared).or(repository) {
+            return Some(raw.clone());
+        }
+        let built_in = Raw { text: setting.default.to_owned(), origin: Origin::Default };
+        (!setting.default.is_empty()).then_some(built_in)
+    }
+
+    fn optional<T, E: Into<&'static str>>(
+        &mut self,
+        name: &'static str,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, ConfigError> {
+        let setting =
+            SETTINGS.iter().find(|setting| setting.name == name).expect("every name asked for is in SETTINGS");
+        let raw = self.find(setting);
+        let value = match &raw {
+            Some(raw) => Some(read(&raw.text).map_err(|expected| invalid(name, raw, expected.into()))?),
+            None => None,
+        };
+        let (value_text, origin) = raw.map_or((None, Origin::Default), |raw| (Some(raw.text), raw.origin));
+        self.entries.push(Entry { name, value: value_text, origin });
+        Ok(value)
+    }
+
+    fn required<T, E: Into<&'static str>>(
+        &mut self,
+        name: &'static str,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<T, ConfigError> {
+        let value = self.optional(name, read)?;
+        Ok(value.expect("every setting that is required has a default in SETTINGS"))
+    }
+
+    fn last_origin(&self) -> Origin {
+        self.entries.last().map_or(Origin::Default, |entry| entry.origin.clone())
+    }
+}

@@ -1,0 +1,144 @@
+use super::*;
+
+const PATH: &str = "/etc/pitr.toml";
+
+fn config(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let environment = Environment::from_pairs(environment.iter().copied());
+    Ok(Config { file: file::parse(Path::new(PATH), text)?, environment })
+}
+
+/// A mistake in the file is refused with its file and line, never passed over.
+#[test]
+fn mistakes_in_the_file() {
+    let rows = [
+        (
+            "[repository]\npath = \"/r\"\ncompresion = \"lz4\"",
+            "unknown name \"compresion\" in [repository] at /etc/pitr.toml:3",
+        ),
+        ("[cluster.a]\n\ncompresion = \"lz4\"", "unknown name \"compresion\" in [cluster.a] at /etc/pitr.toml:3"),
+        ("[defaults]\nconninfo = \"x\"", "unknown name \"conninfo\" in [defaults] at /etc/pitr.toml:2"),
+        ("[clusters.a]\n", "unknown name \"clusters\" in the file at /etc/pitr.toml:1"),
+        ("\n[cluster.A]\n", "setting \"cluster\" cannot be \"A\" (/etc/pitr.toml:2)"),
+        ("[cluster]\na = 1", "\"a\" at /etc/pitr.toml:2 cannot be such a number"),
+        ("[cluster.a]\nlook_ahead = 1.5", "\"look_ahead\" at /etc/pitr.toml:2 cannot be a number with a point"),
+        ("[cluster.a]\nspool = [\"/a\"]", "\"spool\" at /etc/pitr.toml:2 cannot be a list"),
+    ];
+    for (text, message) in rows {
+        assert_eq!(config(text, &[]).expect_err(text).to_string(), message);
+    }
+    let error = config("[cluster.a]\nx = \n", &[]).expect_err("no TOML");
+    assert!(matches!(error, ConfigError::Syntax { line: 2, .. }), "{error}");
+}
+
+/// A value that its setting does not allow is refused, and the message says where it stands, environment included.
+#[test]
+fn mistakes_in_values() {
+    let rows = [
+        ("compression", "gzip"),
+        ("compression", "zstd:20"),
+        ("compression", "lz4:1"),
+        ("spool", "spool"),
+        ("spool", "/a/../b"),
+        ("push_timeout", "60"),
+        ("push_timeout", "0s"),
+        ("fetch_timeout", "8d"),
+        ("on_unreachable", "go on"),
+        ("look_ahead", "65"),
+        ("jobs", "-1"),
+        ("system_identifier", "abc"),
+        ("repository", "relative"),
+    ];
+    for (name, value) in rows {
+        let base = if name == "repository" { "" } else { "[repository]\npath = \"/r\"\n" };
+        let text = format!("{base}[cluster.a]\n{name} = \"{value}\"\n");
+        let error = config(&text, &[]).and_then(|config| config.select(None, None)).expect_err(&text);
+        let line = text.lines().count();
+        assert_eq!(error.to_string(), format!("setting \"{name}\" cannot be \"{value}\" (/etc/pitr.toml:{line})"));
+
+        let variable = format!("PITR_{}", name.to_ascii_uppercase());
+        let good =
+            config("[repository]\npath = \"/r\"\n[cluster.a]\n", &[(&variable, value)]).expect("the file is right");
+        let error = good.select(None, None).expect_err(&variable);
+        assert_eq!(
+            error.to_string(),
+            format!("setting \"{name}\" cannot be \"{value}\" (environment variable {variable})")
+        );
+    }
+}
+
+/// Environment before the cluster's table before `[defaults]` before the built-in value, and the origin is told.
+#[test]
+fn precedence() {
+    let text = "[repository]\npath = \"/r\"\n[defaults]\ncompression = \"zstd:3\"\nlook_ahead = 2\n[cluster.a]\ncompression = \"zstd:5\"\n";
+    let cluster = config(text, &[("PITR_JOBS", "3"), ("PITR_SPOOL", "")]).expect(text).select(None, None).expect(text);
+    assert_eq!((cluster.compression, cluster.look_ahead, cluster.jobs), (Compression::Zstd(5), 2, 3));
+    assert_eq!(cluster.spool, Path::new("/var/spool/pitr"));
+    assert_eq!(cluster.repository, Path::new("/r"));
+    for (name, origin) in [
+        ("compression", "/etc/pitr.toml:7"),
+        ("look_ahead", "/etc/pitr.toml:5"),
+        ("repository", "/etc/pitr.toml:2"),
+        ("jobs", "environment variable PITR_JOBS"),
+        ("spool", "default"),
+    ] {
+        assert_eq!(cluster.origin(name).to_string(), origin);
+    }
+}
+
+/// Without any file the environment is enough, and nothing else is.
+#[test]
+fn environment_alone() {
+    let environment = [("PITR_REPOSITORY", "/r"), ("PITR_CLUSTER", "main"), ("PITR_COMPRESION", "lz4")];
+    let config = Config { file: ConfigFile::default(), environment: Environment::from_pairs(environment) };
+    let cluster = config.select(None, Some(SystemIdentifier(1))).expect("enough");
+    assert_eq!((cluster.name.as_str(), cluster.repository.as_path()), ("main", Path::new("/r")));
+    assert_eq!(config.unknown_variables(), ["PITR_COMPRESION"]);
+
+    let nothing = Config { file: ConfigFile::default(), environment: Environment::default() };
+    assert!(matches!(nothing.select(None, None), Err(ConfigError::NoCluster { .. })));
+    assert!(matches!(nothing.select(Some(&"a".parse().expect("a name")), None), Err(ConfigError::NoRepository { .. })));
+}
+
+/// Which cluster: by name, by system identifier, the only one; anything doubtful is refused.
+#[test]
+fn which_cluster() {
+    let text = "[repository]\npath = \"/r\"\n[cluster.a]\nsystem_identifier = 11\n[cluster.b]\nsystem_identifier = \"12\"\n[cluster.c]\n";
+    let several = config(text, &[]).expect(text);
+    let by_identifier = |number| several.select(None, Some(SystemIdentifier(number)));
+    assert_eq!(by_identifier(12).expect("b").name.as_str(), "b");
+    assert!(matches!(by_identifier(13), Err(ConfigError::UnknownIdentifier { .. })));
+    assert!(matches!(several.select(None, None), Err(ConfigError::SeveralClusters { .. })));
+    let a: ClusterName = "a".parse().expect("a name");
+    let named = several.select(Some(&a), Some(SystemIdentifier(12))).expect("by name");
+    assert_eq!(named.name, a);
+    let error = named.check_identity(SystemIdentifier(12)).expect_err("another server");
+    assert_eq!(error.to_string(), "cluster \"a\" has system identifier 11 (/etc/pitr.toml:4), but this server has 12");
+    let d: ClusterName = "d".parse().expect("a name");
+    assert!(matches!(several.select(Some(&d), None), Err(ConfigError::UnknownCluster { .. })));
+
+    let twice = "[cluster.a]\nsystem_identifier = 11\n[cluster.b]\nsystem_identifier = 11\n";
+    let error = config(twice, &[]).expect(twice).select(None, Some(SystemIdentifier(11)));
+    assert!(matches!(error, Err(ConfigError::SameIdentifier { .. })));
+}
+
+/// A password never stands in the configuration: the file may be read by all and the value is shown.
+#[test]
+fn passwords() {
+    for conninfo in [
+        "host=/tmp password=secret",
+        "host=/tmp password = 'secret'",
+        "sslpassword=x",
+        "postgres://u:secret@h/db",
+        "postgresql://u@h/db?password=x",
+    ] {
+        let config =
+            config("[repository]\npath = \"/r\"\n[cluster.a]\n", &[("PITR_CONNINFO", conninfo)]).expect("a file");
+        let error = config.select(None, None).expect_err(conninfo);
+        assert!(matches!(error, ConfigError::Password { .. }) && !error.to_string().contains("secret"), "{error}");
+    }
+    for conninfo in ["host=/tmp passfile=/x", "postgres://u@h:5432/db", "postgres://h:5432,g:5433/db"] {
+        let config =
+            config("[repository]\npath = \"/r\"\n[cluster.a]\n", &[("PITR_CONNINFO", conninfo)]).expect("a file");
+        config.select(None, None).expect(conninfo);
+    }
+}

@@ -1,0 +1,110 @@
+//! Values that settings can have, and how each is read from its text.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How WAL and chunks are compressed (`compression`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Compression {
+    /// Standard LZ4 frames: the quickest.
+    #[default]
+    Lz4,
+    /// Standard Zstandard frames of this level, 1 to 19. Higher levels would need more memory than is promised.
+    Zstd(i32),
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Compression::Lz4 => f.write_str("lz4"),
+            Compression::Zstd(level) => write!(f, "zstd:{level}"),
+        }
+    }
+}
+
+impl FromStr for Compression {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let expected = "\"lz4\", or \"zstd:LEVEL\" with a level from 1 to 19";
+        match text.split_once(':') {
+            None if text == "lz4" => Ok(Compression::Lz4),
+            None if text == "zstd" => Ok(Compression::Zstd(3)),
+            Some(("zstd", level)) => match level.parse() {
+                Ok(level) if (1..=19).contains(&level) => Ok(Compression::Zstd(level)),
+                _ => Err(expected),
+            },
+            _ => Err(expected),
+        }
+    }
+}
+
+/// What `pitr-wal-fetch` tells a standby when it cannot tell whether the archive has a file (`on_unreachable`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnUnreachable {
+    /// "Not there", with a warning: the standby lives on, streams, and asks again.
+    #[default]
+    Wait,
+    /// "Cannot tell": the standby stops.
+    Stop,
+}
+
+impl fmt::Display for OnUnreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OnUnreachable::Wait => "wait",
+            OnUnreachable::Stop => "stop",
+        })
+    }
+}
+
+impl FromStr for OnUnreachable {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "wait" => Ok(OnUnreachable::Wait),
+            "stop" => Ok(OnUnreachable::Stop),
+            _ => Err("\"wait\" or \"stop\""),
+        }
+    }
+}
+
+/// A path that means the same file wherever the program is started: PostgreSQL starts it in the data directory.
+pub(super) fn absolute_path(text: &str) -> Result<PathBuf, &'static str> {
+    let path = Path::new(text);
+    let plain = path.is_absolute() && !path.components().any(|part| part == std::path::Component::ParentDir);
+    if plain && !text.contains('\0') { Ok(path.to_owned()) } else { Err("an absolute path without \"..\"") }
+}
+
+/// A duration with its unit, from one second to one week.
+pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if (1..=7 * 86_400).contains(&duration.as_secs()) => Ok(duration),
+        _ => Err("a time with its unit from \"1s\" to \"7d\", such as \"50s\" or \"2m\""),
+    }
+}
+
+/// A count from `0` to 64.
+pub(super) fn count(text: &str) -> Result<u32, &'static str> {
+    text.parse().ok().filter(|count| *count <= 64).ok_or("a number from 0 to 64")
+}
+
+/// Whether a connection string carries a password, as `password=…` or in a URI's user part or parameters.
+pub(super) fn has_password(conninfo: &str) -> bool {
+    let text = conninfo.trim_start();
+    if let Some((_, rest)) = text.split_once("://") {
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+        return user.contains(':') || keyword(rest.split_once('?').map_or("", |(_, parameters)| parameters));
+    }
+    keyword(text)
+}
+
+/// Looks for `password` or `sslpassword` before an equals sign. A quoted value that looks the same is refused as well:
+/// better one connection string too many than a password in a file that all may read.
+fn keyword(text: &str) -> bool {
+    text.match_indices("password").any(|(at, word)| text[at + word.len()..].trim_start().starts_with('='))
+}
