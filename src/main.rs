@@ -1,2 +1,5 @@
-//! `pitr`
-fn main() {}
+//! `pitr`: see [`pitr::command`].
+
+fn main() -> std::process::ExitCode {
+    pitr::command::main()
+}

@@ -1,0 +1,169 @@
+//! The verbs: `pitr backup`, `pitr restore`, …, and the two small programs that PostgreSQL calls.
+//!
+//! Layer 5. Each verb is a module with its `Args` (what clap reads), its error enum, and `run(&Args, &Context)`; a large
+//! verb is a folder split by phase. To add one: a variant of [`Verb`] and a line in [`Verb::run`]. What an error says to
+//! the user is in [`crate::report`], not here.
+//!
+//! `pitr-wal-push` and `pitr-wal-fetch` do not pass through here: they read their few arguments themselves, because
+//! they are started once a segment.
+
+pub mod config_show;
+mod context;
+mod output;
+
+pub use context::{Context, Interrupt};
+pub use output::Output;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{ClusterName, Config};
+use crate::report::{ExitStatus, Explain, Program, Report, run_program};
+
+/// WAL archive and point-in-time recovery for PostgreSQL
+///
+/// pitr keeps a server's write-ahead log and base backups in a repository, and brings the cluster back to the exact
+/// moment you ask for.
+#[derive(Debug, Parser)]
+#[command(name = "pitr", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(disable_help_subcommand = false, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const AFTER_HELP: &str = "\
+Set up:   pitr init                  make the repository, see what the server still needs
+          pitr check                 prove that archiving works, end to end
+          pitr backup                take a base backup
+Look:     pitr status                what can be restored, and how fresh the archive is
+          pitr list                  the base backups
+Restore:  pitr restore --to \"2026-03-02 14:25:00+01\" --target /var/lib/postgresql/restored --dry-run
+
+The configuration is /etc/pitr/pitr.toml, or the file that --config or PITR_CONFIG names. Each setting can be given in the \
+environment as well (PITR_REPOSITORY, PITR_CLUSTER, ...); \"pitr config show\" lists them all.";
+
+/// What every verb accepts.
+#[derive(Debug, Args)]
+pub struct GlobalArgs {
+    /// Configuration file
+    #[arg(long, global = true, value_name = "FILE", help_heading = "For all commands")]
+    pub config: Option<PathBuf>,
+    /// The cluster that is meant, by its name in the configuration
+    #[arg(long, global = true, value_name = "NAME", help_heading = "For all commands")]
+    pub cluster: Option<ClusterName>,
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true, help_heading = "For all commands")]
+    pub json: bool,
+    /// Say more about what is being done (twice: everything)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "For all commands")]
+    pub verbose: u8,
+}
+
+/// What `pitr` can do.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Look at the configuration
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+}
+
+/// What can be done with the configuration.
+#[derive(Debug, Subcommand)]
+enum ConfigVerb {
+    /// Show each setting, its value, and where it comes from
+    Show(config_show::Args),
+}
+
+impl Verb {
+    fn run(&self, context: &Context) -> Result<ExitStatus, Report> {
+        match self {
+            Verb::Config { verb: ConfigVerb::Show(args) } => {
+                config_show::run(args, context).map_err(|error| error.report())
+            }
+        }
+    }
+}
+
+/// The program `pitr`.
+#[must_use]
+pub fn main() -> ExitCode {
+    run_program(Program::Pitr, || {
+        let cli = match Cli::try_parse() {
+            Ok(cli) => cli,
+            Err(error) => return usage(&error),
+        };
+        log_to_stderr(cli.global.verbose);
+        let config = Config::load(cli.global.config.as_deref()).map_err(|error| error.report())?;
+        cli.verb.run(&Context::new(config, cli.global.cluster.clone(), cli.global.json)?)
+    })
+}
+
+/// Help and version go to standard output; a mistake is told like every other error.
+fn usage(error: &clap::Error) -> Result<ExitStatus, Report> {
+    if !error.use_stderr() {
+        // A reader that went away, as "pitr help | head" does, is no failure.
+        let _ = error.print();
+        return Ok(ExitStatus::Success);
+    }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return Err(Report::new(ExitStatus::Usage, "a command is missing", "", "Choose one of the commands above."));
+    }
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let what = text.split("\n\n").next().unwrap_or(text).trim();
+    let usage = text.split("\n\n").find(|part| part.starts_with("Usage: ")).unwrap_or("").trim();
+    Err(Report::new(ExitStatus::Usage, what, usage, "\"pitr help COMMAND\" shows the options of a command."))
+}
+
+/// Log lines of the layers below go to standard error: warnings always, more with `-v`, or as `PITR_LOG` says
+/// (`tracing-subscriber`'s filter syntax).
+fn log_to_stderr(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_env("PITR_LOG").unwrap_or_else(|_| EnvFilter::new(format!("pitr={level}")));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// clap's own check of the whole tree of commands: no two options of one name, no impossible combination.
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every command and option has a help text: a tired person guesses wrong.
+    #[test]
+    fn everything_is_explained() {
+        fn walk(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{} is not explained", command.get_name());
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} of {} is not explained", arg.get_id(), command.get_name());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        let mut command = Cli::command();
+        command.build();
+        walk(&command);
+    }
+}
