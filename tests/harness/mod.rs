@@ -9,6 +9,7 @@
 //! * [`dir`]: [`TestDir`], the directory of one test.
 //! * [`server`]: [`Server`], one running cluster.
 //! * [`writer`]: [`Writer`], numbered rows with commit time, xid and LSN.
+//! * [`site`]: [`Site`], a server that archives into a repository.
 
 // Each integration test is a crate of its own that compiles this module and uses a part of it.
 #![allow(dead_code, unreachable_pub, unused_imports)]
@@ -17,12 +18,14 @@ pub mod dir;
 pub mod install;
 pub mod process;
 pub mod server;
+pub mod site;
 pub mod writer;
 
 pub use dir::TestDir;
 pub use install::{Postgres, client_tool, debian, major, majors, newest};
 pub use process::{Finished, Run, as_test_user, test_user};
 pub use server::{Options, Server, Stop};
+pub use site::Site;
 pub use writer::{Row, Writer};
 
 use std::time::{Duration, Instant};
