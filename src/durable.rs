@@ -193,6 +193,14 @@ pub fn settle(path: &Path) -> io::Result<()> {
     sync_directory(path.parent().unwrap_or(Path::new("/")))
 }
 
+/// Makes a file or a directory durable that is open already: for what must not be looked up by its path again.
+///
+/// # Errors
+/// It cannot be synced.
+pub fn settle_open(opened: &File) -> io::Result<()> {
+    opened.sync_all()
+}
+
 /// Makes the directory's entries durable.
 ///
 /// # Errors

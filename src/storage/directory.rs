@@ -254,9 +254,9 @@ impl Storage for Directory {
 
     fn settle(&self, key: &Key) -> Result<(), StorageError> {
         let settle = || -> io::Result<()> {
-            self.open_beneath(key.as_str(), OFlags::RDONLY)?.sync_all()?;
+            durable::settle_open(&self.open_beneath(key.as_str(), OFlags::RDONLY)?)?;
             let (folder, _) = key.split().unwrap_or(("", ""));
-            self.open_beneath(folder, OFlags::RDONLY | OFlags::DIRECTORY)?.sync_all()
+            durable::settle_open(&self.open_beneath(folder, OFlags::RDONLY | OFlags::DIRECTORY)?)
         };
         settle().map_err(|error| self.failed_object("sync", key, &error))
     }

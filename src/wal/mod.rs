@@ -1,19 +1,40 @@
 //! The write-ahead log as PostgreSQL writes it: positions, names, pages, records, timelines, `pg_control`.
 //!
 //! Layer 1 (domain): bytes and values in, values out. No I/O, no clock, no error that is not about the bytes.
-//! Start at [`Lsn`] and [`SegmentName`].
+//! Start at [`Lsn`] and [`SegmentName`]; a segment's content is read by [`check_segment_header`], then
+//! [`SegmentScanner`], which yields [`Event`]s and [`SegmentFacts`].
 
+mod bytes;
 mod cluster_name;
+mod control_file;
+mod damage;
+mod event;
+mod facts;
 mod file_name;
+mod history;
 mod ids;
 mod lsn;
+mod page;
+mod piece;
+mod record;
+mod scan;
 mod segment;
 mod time;
+mod xact;
+mod xlog;
 
 pub use cluster_name::ClusterName;
+pub use control_file::{CONTROL_FILE_READ_SIZE, ClusterState, ControlFile, ControlFileError};
+pub use damage::{Damage, Flaw};
+pub use event::{Event, EventKind, RelationFile, ServerLimits, TransactionEnd, WalLevel};
+pub use facts::{SegmentEnding, SegmentFacts};
 pub use file_name::WalFileName;
+pub use history::{HistoryEntry, HistoryError, TimelineHistory};
 pub use ids::{PostgresMajor, SystemIdentifier, TimelineId, Xid};
 pub use lsn::Lsn;
+pub use page::{HeaderError, LONG_HEADER_SIZE, SegmentHeader, WAL_PAGE_SIZE, check_segment_header};
+pub use piece::{HeadPiece, Joined, PIECE_BYTES_LIMIT, TailPiece};
+pub use scan::{Completeness, SegmentScan};
 pub use segment::{SegmentName, SegmentNo, SegmentSize};
 pub use time::PgTime;
 

@@ -131,6 +131,21 @@ impl SegmentName {
         }
     }
 
+    /// High and low part of the name as one number: what stays of it when the timeline is kept apart.
+    #[must_use]
+    pub fn place(self) -> u64 {
+        u64::from(self.high) << 32 | u64::from(self.low)
+    }
+
+    /// The name with that [`SegmentName::place`], if there can be one.
+    #[must_use]
+    pub fn at_place(timeline: TimelineId, place: u64) -> Option<Self> {
+        #[allow(clippy::cast_possible_truncation)] // The two halves of 64 bits.
+        let (high, low) = ((place >> 32) as u32, place as u32);
+        // 1 MiB is the smallest segment: 4096 of them make 4 GiB.
+        (timeline.0 > 0 && low < 4096).then_some(SegmentName { timeline, high, low })
+    }
+
     /// The fourteen digits that name the segment's group in the repository: timeline and last two digits left off,
     /// so that at most 256 segments share one, and no segment size has to be known to find it.
     #[must_use]
@@ -161,11 +176,8 @@ impl FromStr for SegmentName {
         }
         let part = |at: usize| hex8(&text[at..at + 8]).ok_or_else(wrong);
         let (timeline, high, low) = (part(0)?, part(8)?, part(16)?);
-        // 1 MiB is the smallest segment: 4096 of them make 4 GiB.
-        if timeline == 0 || low >= 4096 {
-            return Err(wrong());
-        }
-        Ok(SegmentName { timeline: TimelineId(timeline), high, low })
+        let place = u64::from(high) << 32 | u64::from(low);
+        SegmentName::at_place(TimelineId(timeline), place).ok_or_else(wrong)
     }
 }
 
