@@ -1,0 +1,126 @@
+//! Keys of the repository's objects. The only place that spells them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::storage::Key;
+use crate::wal::{ClusterName, NameError, SegmentName, SystemIdentifier, TimelineId, WalFileName};
+
+/// A key of parts that are all made from checked names.
+fn key(base: &Key, part: &str) -> Key {
+    base.join(part).expect("names of clusters, identifiers and WAL files are made of characters that keys allow")
+}
+
+pub(super) fn marker() -> Key {
+    key(&Key::root(), "pitr.json")
+}
+
+pub(super) fn cluster(name: &ClusterName) -> Key {
+    key(&Key::root(), name.as_str())
+}
+
+pub(super) fn server(name: &ClusterName, identifier: SystemIdentifier) -> Key {
+    key(&cluster(name), &identifier.to_string())
+}
+
+pub(super) fn server_record(name: &ClusterName, identifier: SystemIdentifier) -> Key {
+    key(&server(name, identifier), "server.json")
+}
+
+/// The folder of all WAL of a server.
+pub(super) fn wal(server: &Key) -> Key {
+    key(server, "wal")
+}
+
+/// The folder of one timeline's WAL.
+pub(super) fn timeline(server: &Key, timeline: TimelineId) -> Key {
+    key(&wal(server), &timeline.to_hex())
+}
+
+/// The folder of one group of a timeline.
+pub(super) fn group(server: &Key, of: TimelineId, group: &str) -> Key {
+    key(&timeline(server, of), group)
+}
+
+/// A timeline's history file.
+pub(super) fn history(server: &Key, timeline: TimelineId) -> Key {
+    key(&wal(server), &format!("{}.history", timeline.to_hex()))
+}
+
+/// An object of a group.
+pub(super) fn object(server: &Key, name: WalObjectName) -> Key {
+    let segment = name.segment();
+    key(&group(server, segment.timeline(), &segment.group()), &name.to_string())
+}
+
+/// The last part of an object's key in a group of WAL.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum WalObjectName {
+    /// A complete segment, under its own name.
+    Segment(SegmentName),
+    /// A `.partial`, with the first 64 bits of its content's BLAKE3: two promotions may leave two different ones.
+    Partial(SegmentName, u64),
+    /// A segment whose records make no sense from some point on. The true name stays free for a good copy.
+    Damaged(SegmentName, u64),
+    /// A backup history file: segment and offset.
+    Backup(SegmentName, u32),
+}
+
+impl WalObjectName {
+    /// The segment that the name begins with.
+    #[must_use]
+    pub fn segment(self) -> SegmentName {
+        match self {
+            WalObjectName::Segment(name)
+            | WalObjectName::Partial(name, _)
+            | WalObjectName::Damaged(name, _)
+            | WalObjectName::Backup(name, _) => name,
+        }
+    }
+
+    /// The WAL file that the object holds.
+    #[must_use]
+    pub fn file(self) -> WalFileName {
+        match self {
+            WalObjectName::Segment(name) | WalObjectName::Damaged(name, _) => WalFileName::Segment(name),
+            WalObjectName::Partial(name, _) => WalFileName::Partial(name),
+            WalObjectName::Backup(segment, offset) => WalFileName::Backup { segment, offset },
+        }
+    }
+}
+
+impl fmt::Display for WalObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WalObjectName::Segment(name) => write!(f, "{name}"),
+            WalObjectName::Partial(name, hash) => write!(f, "{name}.partial.{hash:016x}"),
+            WalObjectName::Damaged(name, hash) => write!(f, "{name}.damaged.{hash:016x}"),
+            WalObjectName::Backup(segment, offset) => {
+                write!(f, "{}", WalFileName::Backup { segment: *segment, offset: *offset })
+            }
+        }
+    }
+}
+
+impl FromStr for WalObjectName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let wrong = || NameError::WalFile(text.to_owned());
+        let hash = |digits: &str| {
+            let plain = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            if plain { u64::from_str_radix(digits, 16).map_err(|_| wrong()) } else { Err(wrong()) }
+        };
+        if let Some((segment, digits)) = text.split_once(".partial.") {
+            return Ok(WalObjectName::Partial(segment.parse()?, hash(digits)?));
+        }
+        if let Some((segment, digits)) = text.split_once(".damaged.") {
+            return Ok(WalObjectName::Damaged(segment.parse()?, hash(digits)?));
+        }
+        match text.parse()? {
+            WalFileName::Segment(name) => Ok(WalObjectName::Segment(name)),
+            WalFileName::Backup { segment, offset } => Ok(WalObjectName::Backup(segment, offset)),
+            WalFileName::Partial(_) | WalFileName::History(_) => Err(wrong()),
+        }
+    }
+}
