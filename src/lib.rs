@@ -1,8 +1,11 @@
 //! pitr
+pub mod catalog;
+pub mod chunk;
 pub mod codec;
 pub mod command;
 pub mod config;
 pub mod durable;
+pub mod manifest;
 pub mod recovery;
 pub mod report;
 pub mod repository;
