@@ -29,8 +29,9 @@ mod values;
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use settings::{ClusterConfig, Entry};
-pub use values::{Compression, OnUnreachable};
+pub use values::OnUnreachable;
 
+pub use crate::codec::Compression;
 pub use crate::wal::ClusterName;
 
 use std::fmt;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::error::ConfigError;
 use super::file::ConfigFile;
-use super::values::{self, Compression, OnUnreachable};
+use super::values::{self, OnUnreachable};
 use super::{Environment, Origin, Raw};
+use crate::codec::Compression;
 use crate::wal::{ClusterName, SystemIdentifier};
 
 /// Where in the file a setting may stand.
@@ -164,7 +165,7 @@ impl ClusterConfig {
             system_identifier,
             conninfo,
             repository: repository.ok_or_else(|| ConfigError::NoRepository { name: name.clone() })?,
-            compression: values.required("compression", str::parse)?,
+            compression: values.required("compression", values::compression)?,
             spool: values.required("spool", values::absolute_path)?,
             look_ahead: values.required("look_ahead", values::count)?,
             push_timeout: values.required("push_timeout", values::duration)?,

@@ -5,41 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How WAL and chunks are compressed (`compression`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Compression {
-    /// Standard LZ4 frames: the quickest.
-    #[default]
-    Lz4,
-    /// Standard Zstandard frames of this level, 1 to 19. Higher levels would need more memory than is promised.
-    Zstd(i32),
-}
-
-impl fmt::Display for Compression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Compression::Lz4 => f.write_str("lz4"),
-            Compression::Zstd(level) => write!(f, "zstd:{level}"),
-        }
-    }
-}
-
-impl FromStr for Compression {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let expected = "\"lz4\", or \"zstd:LEVEL\" with a level from 1 to 19";
-        match text.split_once(':') {
-            None if text == "lz4" => Ok(Compression::Lz4),
-            None if text == "zstd" => Ok(Compression::Zstd(3)),
-            Some(("zstd", level)) => match level.parse() {
-                Ok(level) if (1..=19).contains(&level) => Ok(Compression::Zstd(level)),
-                _ => Err(expected),
-            },
-            _ => Err(expected),
-        }
-    }
-}
+use crate::codec::Compression;
 
 /// What `pitr-wal-fetch` tells a standby when it cannot tell whether the archive has a file (`on_unreachable`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -70,6 +36,11 @@ impl FromStr for OnUnreachable {
             _ => Err("\"wait\" or \"stop\""),
         }
     }
+}
+
+/// How WAL and pages are compressed.
+pub(super) fn compression(text: &str) -> Result<Compression, &'static str> {
+    text.parse().map_err(|_| "\"lz4\", or \"zstd:LEVEL\" with a level from 1 to 19")
 }
 
 /// A path that means the same file wherever the program is started: PostgreSQL starts it in the data directory.

@@ -6,6 +6,12 @@ use crate::storage::{StorageError, StorageErrorKind};
 impl Explain for StorageError {
     fn report(&self) -> Report {
         let (status, meaning, hint) = match self.kind {
+            StorageErrorKind::NotFound if self.key.is_empty() => (
+                ExitStatus::NoRepository,
+                "Nothing was read or written. PostgreSQL keeps what is not archived.",
+                "Is the file system of the repository mounted, and is the path in the configuration right? A new \
+                 repository is made by \"pitr init\".",
+            ),
             StorageErrorKind::NotFound => (
                 ExitStatus::Damaged,
                 "Something that the repository should hold is not in it.",

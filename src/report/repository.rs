@@ -1,0 +1,65 @@
+//! What to tell about the repository and what is stored in it.
+
+use super::{ExitStatus, Explain, Report};
+use crate::repository::RepositoryError;
+
+impl Explain for RepositoryError {
+    fn report(&self) -> Report {
+        let (status, meaning, hint) = match self {
+            RepositoryError::Storage(error) => return error.report(),
+            RepositoryError::NotARepository { .. } => (
+                ExitStatus::NoRepository,
+                "Nothing was read or written there: WAL must not go to the disk under an empty mount point. PostgreSQL \
+                 keeps what is not archived."
+                    .to_owned(),
+                "Is the file system of the repository mounted, and is the path in the configuration right? A new \
+                 repository is made by \"pitr init\"."
+                    .to_owned(),
+            ),
+            RepositoryError::Format { .. } => (
+                ExitStatus::Format,
+                "Nothing was read or written: guessing at an unknown format could lose data.".to_owned(),
+                "Use a newer pitr for this repository, on all hosts that share it.".to_owned(),
+            ),
+            RepositoryError::NotEmpty { .. } => (
+                ExitStatus::NoRepository,
+                "No repository was made: what lies there is not ours, and was not touched.".to_owned(),
+                "Choose an empty directory.".to_owned(),
+            ),
+            RepositoryError::Malformed { .. } => (
+                ExitStatus::Damaged,
+                "The object was changed after it was stored, or never written by pitr.".to_owned(),
+                "Did something else write into the repository, or is its disk failing? Restore the file from a copy of \
+                 the repository."
+                    .to_owned(),
+            ),
+            RepositoryError::UnknownServer { .. } => (
+                ExitStatus::WrongCluster,
+                "This server's WAL was never announced to the repository, so nothing is stored for or taken from it."
+                    .to_owned(),
+                "Is it the right --cluster and the right repository? A new server is announced by \"pitr init\", one \
+                 after pg_upgrade by \"pitr init --upgraded\"."
+                    .to_owned(),
+            ),
+            RepositoryError::Damaged { .. } => (
+                ExitStatus::Damaged,
+                "The damaged bytes were not used. Other stored files are not affected.".to_owned(),
+                "Look for errors of the disk behind the repository. If another copy of the repository has the file, \
+                 put that copy in its place; otherwise recovery can only go as far as the WAL before it."
+                    .to_owned(),
+            ),
+            RepositoryError::Conflict { ours, theirs, archived_at, .. } => (
+                ExitStatus::Conflict,
+                format!(
+                    "Stored is the file of {theirs}, archived at {}; refused was the one of {ours}. The stored one was \
+                     not touched.",
+                    archived_at.to_timestamp()
+                ),
+                "Do two servers write as one: a copy of the server that archives too, a former primary that was started \
+                 again, or a restore with archiving left on? Stop the wrong one, or set its archive_mode to off."
+                    .to_owned(),
+            ),
+        };
+        Report::new(status, self.to_string(), meaning, hint)
+    }
+}
