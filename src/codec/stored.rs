@@ -198,7 +198,7 @@ mod tests {
     const FILE: &str = "0000000A0000000A0000003F";
 
     fn stored(compression: Compression) -> (Vec<u8>, Vec<u8>, Footer) {
-        let raw: Vec<u8> = (0..100_000_u32).flat_map(|number| (number / 3).to_le_bytes()).collect();
+        let raw: Vec<u8> = (0..10_000_u32).flat_map(|number| (number / 3).to_le_bytes()).collect();
         let mut object = Vec::new();
         let details = Details::default();
         let footer = write(&raw, sample(FILE.parse().unwrap()), &details, compression, &mut object).unwrap();
@@ -208,7 +208,7 @@ mod tests {
     fn read_back(object: &[u8]) -> Result<Vec<u8>, StoredError> {
         let footer = sample(FILE.parse().unwrap());
         let mut out = Vec::new();
-        read(object, footer.file, footer.system_identifier, 400_000, &mut out).map(|_| out)
+        read(object, footer.file, footer.system_identifier, 40_000, &mut out).map(|_| out)
     }
 
     /// What is stored comes back, and the last bytes alone describe it.
@@ -241,9 +241,9 @@ mod tests {
             }
             let other = "0000000A0000000A00000040".parse().unwrap();
             let cluster = sample(other).system_identifier;
-            let refused = read(object.as_slice(), other, cluster, 400_000, &mut Vec::new());
+            let refused = read(object.as_slice(), other, cluster, 40_000, &mut Vec::new());
             assert!(matches!(refused, Err(StoredError::Identity { .. })));
-            let refused = read(object.as_slice(), FILE.parse().unwrap(), SystemIdentifier(1), 400_000, &mut Vec::new());
+            let refused = read(object.as_slice(), FILE.parse().unwrap(), SystemIdentifier(1), 40_000, &mut Vec::new());
             assert!(matches!(refused, Err(StoredError::Identity { .. })));
         }
     }

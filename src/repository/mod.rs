@@ -91,21 +91,26 @@ pub enum RepositoryError {
         source: Box<StoredError>,
     },
     /// The name is taken by other content.
-    #[error("WAL file \"{file}\" is already in {storage} with different content: {difference}")]
-    Conflict {
-        /// The store.
-        storage: String,
-        /// The file.
-        file: WalFileName,
-        /// How the two differ.
-        difference: String,
-        /// Who wanted to store the second one.
-        ours: Origin,
-        /// Who stored the first one.
-        theirs: Origin,
-        /// When the first one was stored.
-        archived_at: PgTime,
-    },
+    #[error(transparent)]
+    Conflict(Box<Conflict>),
+}
+
+/// Two different contents for one name: two servers archive as one, or a server was restored and reuses a timeline.
+#[derive(Debug, thiserror::Error)]
+#[error("WAL file \"{file}\" is already in {storage} with different content: {difference}")]
+pub struct Conflict {
+    /// The store.
+    pub storage: String,
+    /// The file.
+    pub file: WalFileName,
+    /// How the two differ.
+    pub difference: String,
+    /// Who wanted to store the second one.
+    pub ours: Origin,
+    /// Who stored the first one.
+    pub theirs: Origin,
+    /// When the first one was stored.
+    pub archived_at: PgTime,
 }
 
 /// An open repository.

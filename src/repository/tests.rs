@@ -41,8 +41,8 @@ fn write_once() {
     assert_eq!(server.archive(&again, Compression::Zstd(3)).unwrap(), Archived::AlreadyThere(stored));
     let other = file(SEGMENT, b"CONTENT", "beta");
     match server.archive(&other, Compression::Lz4) {
-        Err(RepositoryError::Conflict { ours, theirs, .. }) => {
-            assert_eq!((ours.host.as_str(), theirs.host.as_str()), ("beta", "alpha"));
+        Err(RepositoryError::Conflict(conflict)) => {
+            assert_eq!((conflict.ours.host.as_str(), conflict.theirs.host.as_str()), ("beta", "alpha"));
         }
         other => panic!("{other:?}"),
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{RepositoryError, ServerRepository, keys};
+use super::{Conflict, RepositoryError, ServerRepository, keys};
 use crate::codec::stored::{self, StoredError};
 use crate::codec::{Compression, Details, Footer};
 use crate::storage::{Key, Put};
@@ -156,14 +156,14 @@ impl ServerRepository {
             }
         }
         let Some(difference) = difference else { return Ok(()) };
-        Err(RepositoryError::Conflict {
+        Err(RepositoryError::Conflict(Box::new(Conflict {
             storage: self.storage.describe(),
             file: new.file,
             difference,
             ours: new.details.archived_by.clone(),
             theirs: found.details.archived_by,
             archived_at: found.footer.archived_at,
-        })
+        })))
     }
 
     /// Writes the raw bytes of a complete segment, history or backup history file to `out`; `None` if the archive has
