@@ -48,12 +48,11 @@ impl Explain for RepositoryError {
                  put that copy in its place; otherwise recovery can only go as far as the WAL before it."
                     .to_owned(),
             ),
-            RepositoryError::Conflict { ours, theirs, archived_at, .. } => (
+            RepositoryError::Conflict(conflict) => (
                 ExitStatus::Conflict,
                 format!(
-                    "Stored is the file of {theirs}, archived at {}; refused was the one of {ours}. The stored one was \
-                     not touched.",
-                    archived_at.to_timestamp()
+                    "Stored is the file of {}, archived at {}; refused was the one of {}. The stored one was not touched.",
+                    conflict.theirs, conflict.archived_at, conflict.ours
                 ),
                 "Do two servers write as one: a copy of the server that archives too, a former primary that was started \
                  again, or a restore with archiving left on? Stop the wrong one, or set its archive_mode to off."
