@@ -96,19 +96,22 @@ impl<'de> Deserialize<'de> for SystemIdentifier {
 #[serde(transparent)]
 pub struct PostgresMajor(pub u16);
 
+/// Major versions and their `XLOG_PAGE_MAGIC`.
+const PAGE_MAGICS: [(u16, u16); 6] =
+    [(13, 0xD106), (14, 0xD10D), (15, 0xD110), (16, 0xD113), (17, 0xD116), (18, 0xD118)];
+
 impl PostgresMajor {
     /// The version that writes WAL pages with this `XLOG_PAGE_MAGIC` (`xlog_internal.h` of each version), if known.
     #[must_use]
     pub fn from_page_magic(magic: u16) -> Option<Self> {
-        Some(PostgresMajor(match magic {
-            0xD106 => 13,
-            0xD10D => 14,
-            0xD110 => 15,
-            0xD113 => 16,
-            0xD116 => 17,
-            0xD118 => 18,
-            _ => return None,
-        }))
+        let (major, _) = PAGE_MAGICS.iter().find(|(_, known)| *known == magic)?;
+        Some(PostgresMajor(*major))
+    }
+
+    /// The `XLOG_PAGE_MAGIC` of this version; 0, which no version has, for one that is not known.
+    #[must_use]
+    pub(super) fn page_magic(self) -> u16 {
+        PAGE_MAGICS.iter().find(|(major, _)| *major == self.0).map_or(0, |(_, magic)| *magic)
     }
 }
 

@@ -6,7 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Damage, Event, Lsn};
+use super::record::{HEADER_SIZE, RecordHeader, finish_crc, read_event};
+use super::{Damage, Event, Flaw, Lsn, PostgresMajor};
 
 /// Most bytes of a straddling record that a piece keeps.
 pub const PIECE_BYTES_LIMIT: usize = 64 * 1024;
@@ -31,6 +32,8 @@ pub struct TailPiece {
 /// What a segment begins with, if not with a record of its own.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct HeadPiece {
+    /// The segment's first byte.
+    pub start: Lsn,
     /// Bytes that the record lacked before this segment. 0 if `overwrites` at the first page.
     pub remaining: u32,
     /// How many of them this segment has; fewer than `remaining` if the record goes on in the next segment too, or
@@ -66,6 +69,119 @@ pub enum Joined {
     Overwritten,
     /// The pieces do not make a record.
     Damaged(Damage),
+}
+
+impl HeadPiece {
+    /// The record ends in this segment, or was overwritten in it: the next segment's head is another record's.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.overwrites || self.length >= self.remaining
+    }
+}
+
+/// Joins the pieces of a record that straddles segments.
+///
+/// `tail` is that of the segment where the record begins; `heads` are those of the following segments in order, as
+/// many as there are at hand, up to the first that [`HeadPiece::is_last`] (`None`: the segment has no head). For a
+/// segment that is all head, do not ask for its own tail: it is in the middle of the chain.
+#[must_use]
+pub fn join(tail: Option<&TailPiece>, heads: &[Option<&HeadPiece>], major: PostgresMajor) -> Joined {
+    let Some(tail) = tail else {
+        return match heads.first() {
+            None | Some(None) => Joined::Nothing,
+            Some(Some(head)) if head.overwrites => Joined::Overwritten,
+            Some(Some(head)) => damaged(head.start, Flaw::Continuation { expected: 0, found: head.remaining }),
+        };
+    };
+    let cut = || damaged(tail.start, Flaw::CutOff { expected: tail.total_length, found: tail.length });
+    let Some(mut chain) = Chain::begin(tail) else {
+        return cut();
+    };
+    for head in heads {
+        let expected = tail.total_length - chain.have;
+        let found = head.map_or(0, |head| head.remaining);
+        match head {
+            Some(head) if head.overwrites && (found == 0 || found == expected) => return Joined::Overwritten,
+            Some(head) if found == expected && head.length <= expected => {
+                if chain.add(head).is_none() {
+                    return cut();
+                }
+                if chain.have == tail.total_length {
+                    return chain.finish(tail, head.end, major);
+                }
+            }
+            _ => return damaged(tail.start, Flaw::Continuation { expected, found }),
+        }
+    }
+    Joined::Incomplete
+}
+
+fn damaged(lsn: Lsn, why: Flaw) -> Joined {
+    Joined::Damaged(Damage { lsn, why })
+}
+
+/// A record as far as it is joined.
+struct Chain {
+    header: Vec<u8>,
+    /// The body's first bytes without a gap.
+    body: Vec<u8>,
+    /// All of the body so far is in `body`.
+    whole: bool,
+    /// CRC-32C of the body so far.
+    crc: u32,
+    /// Bytes so far, header included.
+    have: u32,
+}
+
+impl Chain {
+    /// `None` for a piece that no scan makes.
+    fn begin(tail: &TailPiece) -> Option<Self> {
+        let header_length = HEADER_SIZE.min(tail.length as usize);
+        let (header, body) = tail.bytes.split_at_checked(header_length)?;
+        let plausible = tail.length < tail.total_length && tail.total_length as usize >= HEADER_SIZE;
+        plausible.then(|| Chain {
+            header: header.to_vec(),
+            body: body.to_vec(),
+            whole: header_length + body.len() == tail.length as usize,
+            crc: tail.crc,
+            have: tail.length,
+        })
+    }
+
+    /// `None` for a piece that no scan makes.
+    fn add(&mut self, head: &HeadPiece) -> Option<()> {
+        let missing = (HEADER_SIZE - self.header.len()).min(head.length as usize);
+        let (header, body) = head.bytes.split_at_checked(missing)?;
+        self.header.extend_from_slice(header);
+        let body_length = head.length as usize - missing;
+        if body_length > 0 {
+            // The head's checksum is of all its bytes; the combination takes those of the record's header out again.
+            let body_crc = crc32c::crc32c_combine(crc32c::crc32c(header), head.crc, body_length);
+            self.crc = crc32c::crc32c_combine(self.crc, body_crc, body_length);
+        }
+        if self.whole {
+            self.body.extend_from_slice(body);
+            self.whole = body.len() == body_length;
+        }
+        self.have += head.length;
+        Some(())
+    }
+
+    fn finish(self, tail: &TailPiece, end: Lsn, major: PostgresMajor) -> Joined {
+        let Some(header) = RecordHeader::read(&self.header).filter(|header| header.length == tail.total_length) else {
+            return damaged(tail.start, Flaw::RecordLength { found: tail.total_length });
+        };
+        if let Err(why) = header.check(major) {
+            return damaged(tail.start, why);
+        }
+        let found = finish_crc(self.crc, &self.header);
+        if found != header.crc {
+            return damaged(tail.start, Flaw::Checksum { expected: header.crc, found });
+        }
+        let event = header.is_of_interest().then(|| read_event(&header, &self.body, major)).flatten();
+        let event = event.map(|(xid, kind)| Event { lsn: tail.start, end_lsn: end, xid, kind });
+        Joined::Proved { end, event }
+    }
 }
 
 mod base64_bytes {
