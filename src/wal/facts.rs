@@ -47,8 +47,6 @@ pub struct SegmentFacts {
     pub parameter_changes: u32,
     /// Number of checkpoints.
     pub checkpoints: u32,
-    /// Number of records of interest whose content is of no form that is known here: events that may be missing.
-    pub unread: u32,
 }
 
 /// How a segment ends.
@@ -85,7 +83,6 @@ impl SegmentFacts {
             restore_points: 0,
             parameter_changes: 0,
             checkpoints: 0,
-            unread: 0,
         }
     }
 

@@ -33,7 +33,7 @@ pub use history::{HistoryEntry, HistoryError, TimelineHistory};
 pub use ids::{PostgresMajor, SystemIdentifier, TimelineId, Xid};
 pub use lsn::Lsn;
 pub use page::{HeaderError, LONG_HEADER_SIZE, SegmentHeader, WAL_PAGE_SIZE, check_segment_header};
-pub use piece::{HeadPiece, Joined, PIECE_BYTES_LIMIT, TailPiece, join};
+pub use piece::{Borders, HeadPiece, Joined, PIECE_BYTES_LIMIT, TailPiece, join};
 pub use scan::{Completeness, SegmentScan, SegmentScanner, scan_segment};
 pub use segment::{SegmentName, SegmentNo, SegmentSize};
 pub use time::PgTime;

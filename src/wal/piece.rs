@@ -116,6 +116,47 @@ pub fn join(tail: Option<&TailPiece>, heads: &[Option<&HeadPiece>], major: Postg
     Joined::Incomplete
 }
 
+/// Joins the pieces of consecutive segments, one segment after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Borders {
+    /// What ended the segment before; `None` if that is not known.
+    before: Option<Option<TailPiece>>,
+    /// Heads of segments that are nothing but head.
+    heads: Vec<HeadPiece>,
+}
+
+impl Borders {
+    /// Before the first segment. What its head belongs to is not known.
+    #[must_use]
+    pub fn new() -> Self {
+        Borders::default()
+    }
+
+    /// Takes the next segment's pieces, and tells about the record over the border before it.
+    ///
+    /// [`Joined::Incomplete`] if the record goes on, or if its beginning is not known. After a segment that is not
+    /// there, or damaged, begin anew.
+    pub fn pass(&mut self, head: Option<HeadPiece>, tail: Option<TailPiece>, major: PostgresMajor) -> Joined {
+        let goes_on = head.as_ref().is_some_and(|head| !head.is_last());
+        let joined = match &self.before {
+            Some(before) => {
+                let mut heads: Vec<_> = self.heads.iter().map(Some).collect();
+                heads.push(head.as_ref());
+                join(before.as_ref(), &heads, major)
+            }
+            None if head.is_some() => Joined::Incomplete,
+            None => Joined::Nothing,
+        };
+        if goes_on {
+            self.heads.extend(head);
+        } else {
+            self.heads.clear();
+            self.before = Some(tail);
+        }
+        joined
+    }
+}
+
 fn damaged(lsn: Lsn, why: Flaw) -> Joined {
     Joined::Damaged(Damage { lsn, why })
 }

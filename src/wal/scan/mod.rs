@@ -41,6 +41,8 @@ pub struct SegmentScan {
     pub tail: Option<TailPiece>,
     /// Where the segment is not what a server wrote.
     pub damage: Option<Damage>,
+    /// Number of proved records of interest whose content has no form that is known here: events that are missing.
+    pub unread: u32,
 }
 
 /// Scans a whole segment that is in memory.
@@ -76,6 +78,7 @@ pub struct SegmentScanner {
     facts: SegmentFacts,
     head: Option<HeadPiece>,
     damage: Option<Damage>,
+    unread: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +129,7 @@ impl SegmentScanner {
             facts: SegmentFacts::new(header.start),
             head: None,
             damage: None,
+            unread: 0,
         }
     }
 
@@ -182,7 +186,14 @@ impl SegmentScanner {
                 tail = Some(self.tail(&open));
             }
         }
-        SegmentScan { facts: self.facts, events: Vec::new(), head: self.head, tail, damage: self.damage }
+        SegmentScan {
+            facts: self.facts,
+            events: Vec::new(),
+            head: self.head,
+            tail,
+            damage: self.damage,
+            unread: self.unread,
+        }
     }
 
     fn tail(&mut self, open: &OpenRecord) -> TailPiece {

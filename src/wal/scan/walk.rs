@@ -224,7 +224,7 @@ impl SegmentScanner {
                     self.facts.append(&event);
                     events(event);
                 }
-                None => self.facts.unread += 1,
+                None => self.unread += 1,
             }
         }
         if header.is_switch() { Err(Stop::Switch) } else { Ok(()) }
