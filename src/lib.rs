@@ -7,6 +7,7 @@ pub mod config;
 pub mod durable;
 pub mod manifest;
 pub mod recovery;
+pub mod replication;
 pub mod report;
 pub mod repository;
 pub mod storage;

@@ -1,0 +1,30 @@
+//! Conversations with a PostgreSQL server: sessions, base backups, WAL streams.
+//!
+//! Layer 4 (drivers): blocking I/O over a socket, messages by `postgres-protocol`, TLS by rustls. Knows nothing of
+//! repositories or of what becomes of the data. Every wait has a limit and can be interrupted ([`Patience`]).
+//!
+//! ```text
+//! ConnInfo ──connect──► Session ──┬─ query, show, identify_system, timeline_history
+//!  (conninfo)  (socket, tls, auth) ├─ BaseBackup::start → next … → finish
+//!                                 └─ WalStream::start  → next … → stop
+//! ```
+//!
+//! Start at [`ConnInfo::parse`] and [`Session::connect`]; the bytes are in `wire` and [`copy_data`].
+
+mod auth;
+mod connect;
+pub mod conninfo;
+pub mod copy_data;
+mod error;
+mod identify;
+mod patience;
+mod session;
+mod socket;
+mod tls;
+mod wire;
+
+pub use conninfo::{ConnInfo, ConnInfoError};
+pub use error::{ReplicationError, ServerMessage};
+pub use identify::{HistoryFile, SystemIdentity};
+pub use patience::Patience;
+pub use session::{QueryResult, Session, SessionKind};
