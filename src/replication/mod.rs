@@ -12,6 +12,7 @@
 //! Start at [`ConnInfo::parse`] and [`Session::connect`]; the bytes are in `wire` and [`copy_data`].
 
 mod auth;
+mod base_backup;
 mod connect;
 pub mod conninfo;
 pub mod copy_data;
@@ -23,6 +24,7 @@ mod socket;
 mod tls;
 mod wire;
 
+pub use base_backup::{BackupEnd, BackupMessage, BackupTablespace, BaseBackup, BaseBackupOptions};
 pub use conninfo::{ConnInfo, ConnInfoError};
 pub use error::{ReplicationError, ServerMessage};
 pub use identify::{HistoryFile, SystemIdentity};

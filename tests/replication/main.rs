@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod base_backup;
 mod session;
 
 use std::path::PathBuf;
