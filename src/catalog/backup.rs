@@ -8,6 +8,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::chunk::ChunkId;
 use crate::wal::{Lsn, PgTime, PostgresMajor, SegmentName, SegmentSize, SystemIdentifier, TimelineId};
 
 /// The version of [`BackupInfo`]'s JSON that this program writes and reads.
@@ -151,6 +152,8 @@ pub struct WalTail {
     pub segment: SegmentName,
     /// Bytes of it, from its beginning.
     pub bytes: u64,
+    /// BLAKE3 of these bytes.
+    pub content: ChunkId,
 }
 
 /// The `info` object of a base backup, fixed when the backup is complete. Without a manifest beside it, it means nothing.

@@ -106,12 +106,28 @@ impl Compression {
 pub fn read_frame(source: &mut dyn BufRead, limit_bytes: u64, out: &mut dyn Write) -> io::Result<u64> {
     let magic = peek_magic(source)?;
     match magic {
-        LZ4_MAGIC => copy_bounded(&mut FrameDecoder::new(source), limit_bytes, out),
+        LZ4_MAGIC => copy_bounded(&mut FrameDecoder::new(Whole(source)), limit_bytes, out),
         ZSTD_MAGIC => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(source)?.single_frame();
             copy_bounded(&mut decoder, limit_bytes, out)
         }
         other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("no frame begins with {other:08X}"))),
+    }
+}
+
+/// A reader that must not end inside an LZ4 frame.
+///
+/// `lz4_flex` takes an input that ends between two blocks for the end of the frame, and would so hand out a truncated
+/// frame as a whole one. Here the end of the input is an error; its decoder tells the end of the frame before.
+#[derive(Debug)]
+pub(crate) struct Whole<R>(pub(crate) R);
+
+impl<R: Read> Read for Whole<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer) {
+            Ok(0) if !buffer.is_empty() => Err(io::Error::new(io::ErrorKind::InvalidData, "it ends too early")),
+            read => read,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ mod writer;
 
 pub use reader::{ManifestError, ManifestReader, fuzz};
 pub use types::{
-    ConfigFile, Directory, FileEntry, MANIFEST_FORMAT, MAX_CHUNKS_PER_LINE, ManifestEnd, ManifestHeader, ManifestLine,
-    ManifestStop, Symlink,
+    BadPages, ConfigFile, Directory, FileEntry, MANIFEST_FORMAT, MAX_CHUNKS_PER_LINE, ManifestEnd, ManifestHeader,
+    ManifestLine, ManifestStop, Symlink,
 };
 pub use writer::ManifestWriter;

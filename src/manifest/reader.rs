@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::types::Line;
 use super::{MANIFEST_FORMAT, MAX_CHUNKS_PER_LINE, ManifestEnd, ManifestHeader, ManifestLine, ManifestStop};
-use crate::chunk::frame::Whole;
 use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkRef, to_hex};
+use crate::codec::Whole;
 
 /// The longest line accepted: a gibibyte of chunks with eight page sets each stays below it.
 const MAX_LINE_BYTES: u64 = 16 << 20;

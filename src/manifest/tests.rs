@@ -43,17 +43,7 @@ fn chunk(raw_length: usize) -> ChunkRef {
 
 fn file(name: &str, size: u64, from: u64, chunks: Vec<ChunkRef>) -> FileEntry {
     let crc32c = Some("0a0b0c0d".into());
-    FileEntry {
-        path: path(name),
-        tablespace: None,
-        mode: 0o600,
-        size,
-        modified_at: 5,
-        from,
-        chunks,
-        crc32c,
-        bad_blocks: vec![],
-    }
+    FileEntry { path: path(name), tablespace: None, mode: 0o600, size, modified_at: 5, from, chunks, crc32c }
 }
 
 fn lines() -> Vec<ManifestLine> {
@@ -81,6 +71,7 @@ fn stop() -> ManifestStop {
         stop_timeline: TimelineId(1),
         stop_time: PgTime(5),
         wal_ranges: vec![range],
+        bad_pages: Vec::new(),
     }
 }
 

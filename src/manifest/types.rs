@@ -109,9 +109,6 @@ pub struct FileEntry {
     /// CRC-32C of the whole file, eight hexadecimal digits, in the last part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crc32c: Option<String>,
-    /// Blocks of the relation fork, counted across its files, whose page checksum did not match (the first thousand).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub bad_blocks: Vec<u32>,
 }
 
 impl FileEntry {
@@ -153,6 +150,21 @@ pub struct ManifestStop {
     pub stop_time: PgTime,
     /// Everything that must be replayed to become consistent.
     pub wal_ranges: Vec<WalRange>,
+    /// Files with data pages whose checksum did not match, the first thousand of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bad_pages: Vec<BadPages>,
+}
+
+/// Damaged data pages of one file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BadPages {
+    /// The file, as in its own line.
+    pub path: EntryPath,
+    /// OID of its tablespace; absent for the data directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tablespace: Option<u32>,
+    /// Blocks, counted from the beginning of the relation fork as the server counts them; the first thousand.
+    pub blocks: Vec<u32>,
 }
 
 /// The last line.

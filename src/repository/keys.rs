@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::catalog::{BackupId, PackId};
 use crate::storage::Key;
 use crate::wal::{ClusterName, NameError, SegmentName, SystemIdentifier, TimelineId, WalFileName};
 
@@ -51,6 +52,41 @@ pub(super) fn history(server: &Key, timeline: TimelineId) -> Key {
 pub(super) fn object(server: &Key, name: WalObjectName) -> Key {
     let segment = name.segment();
     key(&group(server, segment.timeline(), &segment.group()), &name.to_string())
+}
+
+/// The folder of all backups of a server.
+pub(super) fn backups(server: &Key) -> Key {
+    key(server, "backups")
+}
+
+/// The folder of one backup.
+pub(super) fn backup(server: &Key, id: BackupId) -> Key {
+    key(&backups(server), &id.to_string())
+}
+
+/// What is known of a backup without its manifest.
+pub(super) fn backup_info(server: &Key, id: BackupId) -> Key {
+    key(&backup(server, id), "info")
+}
+
+/// The commit point of a backup.
+pub(super) fn manifest(server: &Key, id: BackupId) -> Key {
+    key(&backup(server, id), "manifest")
+}
+
+/// The beginning of a segment that a backup brought along.
+pub(super) fn tail(server: &Key, id: BackupId, segment: SegmentName) -> Key {
+    key(&key(&backup(server, id), "wal"), &format!("{segment}.tail"))
+}
+
+/// The folder of all packs of a server.
+pub(super) fn packs(server: &Key) -> Key {
+    key(server, "packs")
+}
+
+/// A pack.
+pub(super) fn pack(server: &Key, id: PackId) -> Key {
+    key(&packs(server), &id.to_string())
 }
 
 /// The last part of an object's key in a group of WAL.

@@ -13,8 +13,10 @@
 //! `pg_upgrade` gives a cluster a second system identifier; both stay under the cluster's name. The marker `pitr.json`
 //! tells a repository from the empty mount point that is left when its file system is not mounted.
 //!
-//! [`wal`] archives and fetches WAL files. What a backup's objects contain is `manifest`'s and `chunk`'s business.
+//! [`wal`] archives and fetches WAL files, [`backup`] does the same for the objects of base backups. What those
+//! contain is `manifest`'s and `chunk`'s business.
 
+pub mod backup;
 mod identity;
 mod keys;
 pub mod wal;
@@ -26,6 +28,7 @@ pub use identity::{FORMAT, RepositoryId, ServerRecord};
 
 use crate::codec::Origin;
 use crate::codec::stored::StoredError;
+use crate::manifest::ManifestError;
 use crate::storage::{Key, Put, Storage, StorageError};
 use crate::wal::{ClusterName, PgTime, SystemIdentifier, WalFileName};
 
@@ -89,6 +92,36 @@ pub enum RepositoryError {
         key: String,
         /// Which check failed.
         source: Box<StoredError>,
+    },
+    /// A backup's manifest cannot be trusted.
+    #[error("\"{key}\" in {storage} is not to be used: {source}")]
+    Manifest {
+        /// The store.
+        storage: String,
+        /// The manifest.
+        key: String,
+        /// What is wrong with it.
+        source: ManifestError,
+    },
+    /// A chunk of a base backup is damaged in its pack.
+    #[error("\"{key}\" in {storage} is damaged at byte {offset}: {reason}")]
+    Chunk {
+        /// The store.
+        storage: String,
+        /// The pack.
+        key: String,
+        /// Where the chunk's frame begins.
+        offset: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An object that belongs to one backup only was there before the backup wrote it.
+    #[error("\"{key}\" is already in {storage}")]
+    Occupied {
+        /// The store.
+        storage: String,
+        /// The object.
+        key: String,
     },
     /// The name is taken by other content.
     #[error(transparent)]

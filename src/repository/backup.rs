@@ -1,0 +1,202 @@
+//! Base backups in the repository: written once with the manifest last, read checked.
+//!
+//! A backup is what has a manifest. Packs, info and WAL tails of one that was broken off lie there without meaning; every
+//! reader here passes over them.
+
+use std::io::{self, Read};
+
+use super::{RepositoryError, SMALL_OBJECT_BYTES, ServerRepository, keys, malformed, parse};
+use crate::catalog::{BackupId, BackupInfo, INFO_FORMAT, PackId, WalTail};
+use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkId, ChunkRef, Place, assemble, frame};
+use crate::codec::Compression;
+use crate::manifest::{ManifestError, ManifestReader};
+use crate::storage::{Key, NewObject, Put};
+
+/// A manifest being read from the store.
+pub type StoredManifest = ManifestReader<Box<dyn Read + Send>>;
+
+impl ServerRepository {
+    /// All complete backups, in the order of their ids.
+    ///
+    /// # Errors
+    /// The store fails, or the info of a complete backup is malformed.
+    pub fn backups(&self) -> Result<Vec<BackupInfo>, RepositoryError> {
+        let mut backups = Vec::new();
+        for entry in self.storage.list(&keys::backups(&self.folder))? {
+            let Ok(id) = entry.name.parse::<BackupId>() else { continue };
+            backups.extend(self.backup_info(id)?);
+        }
+        Ok(backups)
+    }
+
+    /// What is known of a backup; `None` if there is no complete backup of this id.
+    ///
+    /// # Errors
+    /// The store fails, or the info is malformed, missing, or another backup's.
+    pub fn backup_info(&self, id: BackupId) -> Result<Option<BackupInfo>, RepositoryError> {
+        if self.storage.size(&keys::manifest(&self.folder, id))?.is_none() {
+            return Ok(None);
+        }
+        let key = keys::backup_info(&self.folder, id);
+        let info: BackupInfo = parse(self.storage.as_ref(), &key, &self.storage.get(&key, SMALL_OBJECT_BYTES)?)?;
+        let wrong = |reason: String| {
+            Err(RepositoryError::Malformed { storage: self.storage.describe(), key: key.to_string(), reason })
+        };
+        if info.format != INFO_FORMAT {
+            return wrong(format!("it has format {}, and this pitr knows format {INFO_FORMAT}", info.format));
+        }
+        if (info.id, info.system_identifier) != (id, self.system_identifier) {
+            return wrong(format!("it is of backup {} of cluster {}", info.id, info.system_identifier));
+        }
+        Ok(Some(info))
+    }
+
+    /// Opens a backup's manifest; its header has been read and belongs to this backup and cluster.
+    ///
+    /// # Errors
+    /// The store fails, there is no such backup, or what stands there is not its manifest.
+    pub fn open_manifest(&self, id: BackupId) -> Result<StoredManifest, RepositoryError> {
+        let source = self.storage.open(&keys::manifest(&self.folder, id))?;
+        let reader = ManifestReader::new(source).map_err(|error| self.manifest_error(id, error))?;
+        let header = reader.header();
+        if (header.id, header.system_identifier) != (id, self.system_identifier) {
+            let reason = format!("it is of backup {} of cluster {}", header.id, header.system_identifier);
+            return Err(self.manifest_error(id, ManifestError::Line { line: 1, reason }));
+        }
+        Ok(reader)
+    }
+
+    /// What an error in a manifest's lines means here: the manifest's place is added.
+    #[must_use]
+    pub fn manifest_error(&self, id: BackupId, source: ManifestError) -> RepositoryError {
+        let key = keys::manifest(&self.folder, id).to_string();
+        RepositoryError::Manifest { storage: self.storage.describe(), key, source }
+    }
+
+    /// Reads one chunk of a file and proves it. `sources` is `pack_sources` of the manifest that names the chunk.
+    ///
+    /// # Errors
+    /// The store fails, or what is stored is not the chunk.
+    pub fn read_chunk(&self, sources: &[BackupId], chunk: &ChunkRef) -> Result<Vec<u8>, RepositoryError> {
+        match &chunk.content {
+            ChunkContent::Zero => Ok(vec![0; chunk.raw_length as usize]),
+            ChunkContent::Stored { id, base, sets } => {
+                let raw = self.read_place(sources, *base)?;
+                let sets = sets
+                    .iter()
+                    .map(|set| Ok((set.pages.as_slice(), self.read_place(sources, set.place)?)))
+                    .collect::<Result<Vec<_>, RepositoryError>>()?;
+                let assembled = assemble(chunk.raw_length, *id, raw, &sets);
+                assembled.map_err(|error| self.chunk_error(sources, *base, error.to_string()))
+            }
+        }
+    }
+
+    /// The raw content of one frame of a pack: a chunk's base or a page set.
+    ///
+    /// # Errors
+    /// The store fails, or there is no whole frame at that place.
+    pub fn read_place(&self, sources: &[BackupId], place: Place) -> Result<Vec<u8>, RepositoryError> {
+        let key = self.pack_key(sources, place)?;
+        let stored = self.storage.get_range(&key, place.offset..place.offset + u64::from(place.length))?;
+        frame::decompress(&stored, CHUNK_BYTES).map_err(|error| self.chunk_error(sources, place, error.to_string()))
+    }
+
+    /// The key of the pack that a place lies in.
+    fn pack_key(&self, sources: &[BackupId], place: Place) -> Result<Key, RepositoryError> {
+        match sources.get(usize::from(place.source)) {
+            Some(&backup) => Ok(keys::pack(&self.folder, PackId { backup, number: place.pack })),
+            None => Err(self.chunk_error(sources, place, "its manifest does not name this pack's backup".to_owned())),
+        }
+    }
+
+    fn chunk_error(&self, sources: &[BackupId], place: Place, reason: String) -> RepositoryError {
+        let key = match sources.get(usize::from(place.source)) {
+            Some(&backup) => keys::pack(&self.folder, PackId { backup, number: place.pack }),
+            None => keys::packs(&self.folder),
+        };
+        let (storage, key) = (self.storage.describe(), key.to_string());
+        RepositoryError::Chunk { storage, key, offset: place.offset, reason }
+    }
+
+    /// Begins a pack.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn create_pack(&self, id: PackId) -> Result<Box<dyn NewObject>, RepositoryError> {
+        Ok(self.storage.create(&keys::pack(&self.folder, id))?)
+    }
+
+    /// Makes a pack durable.
+    ///
+    /// # Errors
+    /// The store fails; [`RepositoryError::Occupied`].
+    pub fn publish_pack(&self, id: PackId, pack: Box<dyn NewObject>) -> Result<(), RepositoryError> {
+        self.own(&keys::pack(&self.folder, id), pack.publish()?)
+    }
+
+    /// Begins a manifest. Publishing it declares the backup complete: everything else must be durable before.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn create_manifest(&self, id: BackupId) -> Result<Box<dyn NewObject>, RepositoryError> {
+        Ok(self.storage.create(&keys::manifest(&self.folder, id))?)
+    }
+
+    /// Declares a backup complete.
+    ///
+    /// # Errors
+    /// The store fails; [`RepositoryError::Occupied`].
+    pub fn publish_manifest(&self, id: BackupId, manifest: Box<dyn NewObject>) -> Result<(), RepositoryError> {
+        self.own(&keys::manifest(&self.folder, id), manifest.publish()?)
+    }
+
+    /// Stores what is known of a backup.
+    ///
+    /// # Errors
+    /// The store fails; [`RepositoryError::Occupied`].
+    pub fn put_backup_info(&self, info: &BackupInfo) -> Result<(), RepositoryError> {
+        let key = keys::backup_info(&self.folder, info.id);
+        let storage = self.storage.as_ref();
+        let bytes = serde_json::to_vec_pretty(info).map_err(|error| malformed(storage, &key, &error))?;
+        self.own(&key, storage.put(&key, &bytes)?)
+    }
+
+    /// Stores the beginning of a segment with the backup that needs it.
+    ///
+    /// # Errors
+    /// The store fails; [`RepositoryError::Occupied`].
+    pub fn put_wal_tail(&self, id: BackupId, tail: &WalTail, raw: &[u8]) -> Result<(), RepositoryError> {
+        let key = keys::tail(&self.folder, id, tail.segment);
+        let failed = |error: io::Error| self.storage.failed("write", &key, &error);
+        let stored = frame::compress(raw, Compression::Lz4).map_err(failed)?;
+        self.own(&key, self.storage.put(&key, &stored)?)
+    }
+
+    /// Reads back what [`ServerRepository::put_wal_tail`] stored, and proves it.
+    ///
+    /// # Errors
+    /// The store fails, or what stands there is damaged.
+    pub fn wal_tail(&self, id: BackupId, tail: &WalTail) -> Result<Vec<u8>, RepositoryError> {
+        let key = keys::tail(&self.folder, id, tail.segment);
+        let damaged = |reason: String| {
+            let (storage, key) = (self.storage.describe(), key.to_string());
+            RepositoryError::Chunk { storage, key, offset: 0, reason }
+        };
+        // Incompressible bytes grow a little in a frame, by far less than this.
+        let stored = self.storage.get(&key, tail.bytes + tail.bytes / 16 + 1024)?;
+        let limit = usize::try_from(tail.bytes).unwrap_or(usize::MAX);
+        let raw = frame::decompress(&stored, limit).map_err(|error| damaged(error.to_string()))?;
+        match raw.len() as u64 == tail.bytes && ChunkId::of(&raw) == tail.content {
+            true => Ok(raw),
+            false => Err(damaged("it is not what the backup's info says".to_owned())),
+        }
+    }
+
+    fn own(&self, key: &Key, put: Put) -> Result<(), RepositoryError> {
+        match put {
+            Put::Created => Ok(()),
+            Put::Exists => Err(RepositoryError::Occupied { storage: self.storage.describe(), key: key.to_string() }),
+        }
+    }
+}
