@@ -1,6 +1,7 @@
 //! What to tell about the repository and what is stored in it.
 
 use super::{ExitStatus, Explain, Report};
+use crate::manifest::ManifestError;
 use crate::repository::RepositoryError;
 
 impl Explain for RepositoryError {
@@ -47,6 +48,32 @@ impl Explain for RepositoryError {
                 "Look for errors of the disk behind the repository. If another copy of the repository has the file, \
                  put that copy in its place; otherwise recovery can only go as far as the WAL before it."
                     .to_owned(),
+            ),
+            RepositoryError::Manifest { source: ManifestError::Format { .. }, .. } => (
+                ExitStatus::Format,
+                "The backup was not read: guessing at an unknown format could lose data.".to_owned(),
+                "Use a newer pitr for this repository, on all hosts that share it.".to_owned(),
+            ),
+            RepositoryError::Manifest { .. } => (
+                ExitStatus::Damaged,
+                "Without its manifest this backup cannot be restored. Other backups are not affected.".to_owned(),
+                "Restore from another backup (\"pitr list\" shows them), and take a new one. Look for errors of the disk \
+                 behind the repository, and for whoever edits files in it."
+                    .to_owned(),
+            ),
+            RepositoryError::Chunk { .. } => (
+                ExitStatus::Damaged,
+                "The damaged bytes were not used. Backups that do not need them are not affected.".to_owned(),
+                "Restore from another backup (\"pitr list\" shows them), and take a new one. Look for errors of the disk \
+                 behind the repository; if another copy of it has the file, put that copy in its place."
+                    .to_owned(),
+            ),
+            RepositoryError::Occupied { .. } => (
+                ExitStatus::Conflict,
+                "The name belongs to this backup alone, so somebody else wrote it. It was not touched; this backup does \
+                 not count."
+                    .to_owned(),
+                "Take the backup again; it gets another id.".to_owned(),
             ),
             RepositoryError::Conflict(conflict) => (
                 ExitStatus::Conflict,

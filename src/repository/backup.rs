@@ -200,3 +200,92 @@ impl ServerRepository {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::repository::Repository;
+    use crate::storage::{Memory, Storage};
+    use crate::wal::{PgTime, SystemIdentifier};
+
+    fn server() -> ServerRepository {
+        let storage: Arc<dyn Storage> = Arc::new(Memory::default());
+        let repository = Repository::create(storage, PgTime(0)).expect("an empty store");
+        repository.cluster(&"main".parse().expect("a good name")).server(SystemIdentifier(7))
+    }
+
+    fn pack(server: &ServerRepository, id: PackId, parts: &[&[u8]]) -> Vec<Place> {
+        let mut object = server.create_pack(id).expect("memory");
+        let mut offset = 0;
+        let mut places = Vec::new();
+        for raw in parts {
+            let stored = frame::compress(raw, Compression::Lz4).expect("memory");
+            object.write_all(&stored).expect("memory");
+            let length = u32::try_from(stored.len()).expect("small");
+            places.push(Place { source: 0, pack: id.number, offset, length });
+            offset += u64::from(length);
+        }
+        server.publish_pack(id, object).expect("memory");
+        places
+    }
+
+    /// A chunk comes back whole whatever it is made of, from packs of several backups, and never as something else.
+    #[test]
+    fn chunks_are_proved() {
+        let server = server();
+        let [old, new] = [1, 2].map(|random| BackupId::new(PgTime(0), random));
+        let base = pack(&server, PackId { backup: old, number: 0 }, &[b"other", &[1; 20_000]]);
+        let set = pack(&server, PackId { backup: new, number: 3 }, &[&[2; 8192]]);
+        let mut expected = vec![1; 20_000];
+        expected[8192..16_384].fill(2);
+        let sets = vec![crate::chunk::PageSet { place: set[0], pages: vec![1] }];
+        let content = |id, base, sets| ChunkContent::Stored { id, base, sets };
+        let id = ChunkId::of(&expected);
+        let base = Place { source: 1, ..base[1] };
+        let chunk = ChunkRef { raw_length: 20_000, content: content(id, base, sets.clone()) };
+        assert_eq!(server.read_chunk(&[new, old], &chunk).expect("whole"), expected);
+        let zero = ChunkRef { raw_length: 5, content: ChunkContent::Zero };
+        assert_eq!(server.read_chunk(&[new], &zero).expect("needs no pack"), [0; 5]);
+
+        let elsewhere = Place { source: 1, offset: 0, ..base };
+        for wrong in
+            [content(id, base, vec![]), content(id, elsewhere, sets.clone()), content(ChunkId([0; 32]), base, sets)]
+        {
+            let chunk = ChunkRef { raw_length: 20_000, content: wrong };
+            assert!(matches!(server.read_chunk(&[new, old], &chunk), Err(RepositoryError::Chunk { .. })));
+        }
+        assert!(matches!(server.read_chunk(&[new], &chunk), Err(RepositoryError::Chunk { .. })), "no such source");
+    }
+
+    /// Leftovers of a broken-off backup (packs, info, even a WAL tail) are no backup, and neither are foreign files.
+    #[test]
+    fn without_manifest_there_is_no_backup() {
+        let server = server();
+        let id = BackupId::new(PgTime(0), 9);
+        pack(&server, PackId { backup: id, number: 0 }, &[b"data"]);
+        let key = keys::backup_info(&server.folder, id);
+        server.storage.put(&key, b"{}").expect("memory");
+        server.storage.put(&keys::backups(&server.folder).join("lost_and_found").expect("a key"), b"").expect("memory");
+        assert_eq!(server.backups().expect("lists"), []);
+        assert_eq!(server.backup_info(id).expect("looks"), None);
+        assert!(server.open_manifest(id).is_err());
+    }
+
+    /// The tail of a streamed segment is proved like everything else.
+    #[test]
+    fn tails_are_proved() {
+        let server = server();
+        let id = BackupId::new(PgTime(0), 9);
+        let raw = vec![5; 100_000];
+        let segment = "000000010000000000000003".parse().expect("a segment");
+        let tail = WalTail { segment, bytes: 100_000, content: ChunkId::of(&raw) };
+        server.put_wal_tail(id, &tail, &raw).expect("memory");
+        assert_eq!(server.wal_tail(id, &tail).expect("whole"), raw);
+        assert!(server.wal_tail(id, &WalTail { bytes: 99_999, ..tail.clone() }).is_err());
+        assert!(server.wal_tail(id, &WalTail { content: ChunkId([0; 32]), ..tail.clone() }).is_err());
+        assert!(matches!(server.put_wal_tail(id, &tail, &raw), Err(RepositoryError::Occupied { .. })));
+    }
+}
