@@ -55,6 +55,7 @@ pub mod command;
 pub mod config;
 pub mod durable;
 pub mod manifest;
+pub mod pgdata;
 pub mod recovery;
 pub mod replication;
 pub mod report;
