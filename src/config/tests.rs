@@ -1,3 +1,5 @@
+//! Tests of the configuration: what the file and the environment mean together, and what is refused.
+
 use super::*;
 
 const PATH: &str = "/etc/pitr.toml";
