@@ -21,6 +21,7 @@ mod identify;
 mod patience;
 mod session;
 mod socket;
+mod stream;
 mod tls;
 mod wire;
 
@@ -30,3 +31,4 @@ pub use error::{ReplicationError, ServerMessage};
 pub use identify::{HistoryFile, SystemIdentity};
 pub use patience::Patience;
 pub use session::{QueryResult, Session, SessionKind};
+pub use stream::{StreamEvent, WalStream};

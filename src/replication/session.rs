@@ -158,6 +158,11 @@ impl Session {
         std::mem::replace(&mut self.wire.patience_mut().silence, silence)
     }
 
+    /// How long silence is borne.
+    pub(super) fn silence(&mut self) -> Duration {
+        self.wire.patience_mut().silence
+    }
+
     /// Takes the notices (warnings included) received so far. Of very many, the first thousand are kept.
     pub fn take_notices(&mut self) -> Vec<ServerMessage> {
         std::mem::take(&mut self.notices)

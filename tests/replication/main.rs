@@ -5,6 +5,7 @@ mod harness;
 
 mod base_backup;
 mod session;
+mod wal_stream;
 
 use std::path::PathBuf;
 
