@@ -1,0 +1,55 @@
+//! The ledger: a writer commits numbered rows and notes when and where; whatever moment is asked for afterwards, SQL must
+//! show exactly the rows committed up to it, no more, no fewer. On every major, over a crash and a timeline switch.
+//!
+//! Seeded: `PITR_TEST_SEED=…` repeats a run's choice of targets; each run prints its seed.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+mod history;
+mod targets;
+
+use history::History;
+use targets::Random;
+
+/// Everyday: enough targets to meet every kind. The long run has more of each.
+const EVERYDAY_TARGETS: usize = 8;
+const LONG_TARGETS: usize = 32;
+
+fn run(major: u32, targets: usize) {
+    let seed = targets::seed();
+    println!("ledger on PostgreSQL {major}: PITR_TEST_SEED={seed}");
+    let mut random = Random::new(seed ^ u64::from(major));
+    let history = History::write(&harness::major(major), &mut random);
+    for (number, target) in targets::choose(&history, &mut random, targets).iter().enumerate() {
+        println!("target {number}: {target:?}");
+        history.check(number, target);
+    }
+}
+
+macro_rules! majors {
+    ($($name:ident $long:ident $major:literal;)+) => {
+        $(
+            /// A restore shows exactly the rows committed up to its target.
+            #[test]
+            fn $name() {
+                run($major, EVERYDAY_TARGETS);
+            }
+
+            /// The same with many more targets.
+            #[test]
+            #[ignore = "takes minutes: run by scripts/test --torture"]
+            fn $long() {
+                run($major, LONG_TARGETS);
+            }
+        )+
+    };
+}
+
+majors! {
+    on_13 long_on_13 13;
+    on_14 long_on_14 14;
+    on_15 long_on_15 15;
+    on_16 long_on_16 16;
+    on_17 long_on_17 17;
+    on_18 long_on_18 18;
+}
