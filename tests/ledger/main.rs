@@ -3,6 +3,9 @@
 //!
 //! Seeded: `PITR_TEST_SEED=…` repeats a run's choice of targets; each run prints its seed.
 
+// The modules of a test are private to its crate whatever they say.
+#![allow(unreachable_pub)]
+
 #[path = "../harness/mod.rs"]
 mod harness;
 mod history;
