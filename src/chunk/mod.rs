@@ -1,9 +1,8 @@
 //! What a base backup is made of: the server's tar stream, cut into chunks that have an identity of their own.
 //!
-//! Layer 2 (formats): bytes in, values out; no sockets, no files. [`tar`] reads the stream, file content is cut
-//! into chunks, [`page`] checks the data pages in them, [`frame`] compresses them, many of them are laid into
-//! one object, [`ChunkRef`] is how a manifest names one. Who moves the bytes is `command::backup` and
-//! `repository`.
+//! Layer 2 (formats): bytes in, values out; no sockets, no files. [`tar`] reads the stream, [`cut`] cuts file content
+//! into chunks, [`page`] checks the data pages in them, [`frame`] compresses them, [`pack`] describes many of them in
+//! one object, [`ChunkRef`] is how a manifest names one. Who moves the bytes is `command::backup` and `repository`.
 //!
 //! # Why fixed boundaries, and why these
 //! PostgreSQL changes pages in place and never shifts them, so content-defined boundaries would cost a pass over
@@ -12,8 +11,10 @@
 //! restore fetch more for one page; smaller ones cost manifest lines (150 bytes each) and compress worse: the matches of
 //! LZ4 reach back 64 KiB, so at 512 KiB nearly all of them are found.
 
+pub mod cut;
 pub mod frame;
 mod identity;
+pub mod pack;
 pub mod page;
 mod path;
 mod reference;

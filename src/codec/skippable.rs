@@ -6,6 +6,8 @@ use std::io::{self, Write};
 pub const DETAILS: u32 = 0x184D_2A5E;
 /// A footer of fixed size, the last frame of an object.
 pub const FOOTER: u32 = 0x184D_2A5F;
+/// The index of a pack: binary.
+pub const INDEX: u32 = 0x184D_2A5C;
 /// Reserved for sealed (encrypted) frames.
 pub const SEALED: u32 = 0x184D_2A5D;
 

@@ -20,7 +20,6 @@ fn header() -> ManifestHeader {
         block_size: 8192,
         page_checksums: true,
         label: "nightly".into(),
-        source: BackupSource::Primary,
         start_lsn: Lsn(0x200_0028),
         start_timeline: TimelineId(1),
         start_time: PgTime(800_000_000_000_000),
@@ -67,6 +66,7 @@ fn lines() -> Vec<ManifestLine> {
 fn stop() -> ManifestStop {
     let range = WalRange { timeline: TimelineId(1), start_lsn: Lsn(0x200_0028), end_lsn: Lsn(0x200_0100) };
     ManifestStop {
+        source: BackupSource::Primary,
         stop_lsn: Lsn(0x200_0100),
         stop_timeline: TimelineId(1),
         stop_time: PgTime(5),

@@ -35,8 +35,6 @@ pub struct ManifestHeader {
     pub page_checksums: bool,
     /// The backup's label.
     pub label: String,
-    /// Primary or standby.
-    pub source: BackupSource,
     /// Redo point of the backup's checkpoint.
     pub start_lsn: Lsn,
     /// Timeline of the start.
@@ -142,6 +140,8 @@ pub struct ConfigFile {
 /// The line before the last: what was known when the server had sent everything.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ManifestStop {
+    /// Primary or standby, as `backup_label` says.
+    pub source: BackupSource,
     /// Replay must reach this before the copy is consistent.
     pub stop_lsn: Lsn,
     /// Timeline of the stop.
