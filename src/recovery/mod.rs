@@ -1,10 +1,20 @@
 //! Bringing a cluster back to a moment: what is asked for, and how it can be reached.
 //!
-//! Layer 1 (domain): no I/O, no clock. [`RecoveryTarget`] is what the user asks for; the text forms of a moment are
-//! read in [`moment`]. The rules by which PostgreSQL really stops are those of `recoveryStopsBefore` and
-//! `recoveryStopsAfter` in its `xlogrecovery.c`.
+//! Layer 1 (domain): no I/O, no clock. [`RecoveryTarget`] is what the user asks for ([`moment`] reads the text forms of
+//! a time). [`plan`] finds backup, timeline and WAL for it in a [`Snapshot`] of the repository, or says why it cannot be
+//! reached. The rules by which PostgreSQL really stops are those of `recoveryStopsBefore` and `recoveryStopsAfter` in
+//! its `xlogrecovery.c`; [`plan`] looks at the WAL as they do, so that it can promise the stop point beforehand.
 
+mod branch;
+mod choose;
+mod locate;
 pub mod moment;
+mod plan;
+mod snapshot;
 mod target;
+mod walk;
 
+pub use choose::{PlanError, PlanRequest, plan};
+pub use plan::{Commit, LaidSegment, PathStep, PlanNote, RestorePlan, SegmentRun, StopPoint, Unreachable};
+pub use snapshot::{BackupFacts, Snapshot, StoredPartial, TimelineRecord, WalCopy, WalEvidence};
 pub use target::{RecoveryTarget, TargetError, TargetKind};

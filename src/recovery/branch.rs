@@ -1,0 +1,144 @@
+//! A timeline with its ancestors as one road through the stored WAL.
+//!
+//! Where a fork cuts a segment, it exists on both timelines, with different ends. PostgreSQL takes the newest timeline's
+//! copy (`XLogFileReadAnyTLI`), which holds the parent's WAL up to the switch and the child's from there on; the
+//! parent's copy leads onto the branch that was left. So the child's copy is the one that counts, and the parent's
+//! serves only up to the switch.
+
+use super::plan::Unreachable;
+use super::snapshot::{BackupFacts, Snapshot, WalCopy};
+use crate::wal::{Lsn, SegmentName, SegmentNo, TimelineHistory, TimelineId};
+
+/// A timeline with its ancestors.
+pub(super) struct Branch<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) history: TimelineHistory,
+}
+
+/// A copy of a segment on a branch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Found {
+    pub(super) copy: WalCopy,
+    pub(super) stored_bytes: u64,
+    /// Where the branch leaves what this copy holds, if the right copy is missing.
+    pub(super) valid_until: Option<Lsn>,
+}
+
+impl<'a> Branch<'a> {
+    /// The branch that ends with `timeline`.
+    pub(super) fn new(snapshot: &'a Snapshot, timeline: TimelineId) -> Result<Self, Unreachable> {
+        let record = snapshot.timelines.get(&timeline);
+        let known = record.is_some() || snapshot.backups.iter().any(|backup| backup.stop_timeline == timeline);
+        let history = record.and_then(|record| record.history.clone());
+        let history = match history {
+            Some(history) => history,
+            None if timeline == TimelineId::FIRST && known => TimelineHistory::first(),
+            None if known => return Err(Unreachable::HistoryMissing { timeline }),
+            None => {
+                let known = snapshot.timelines.keys().copied().collect();
+                return Err(Unreachable::UnknownTimeline { timeline, known });
+            }
+        };
+        Ok(Branch { snapshot, history })
+    }
+
+    pub(super) fn timeline(&self) -> TimelineId {
+        self.history.timeline()
+    }
+
+    /// The backup's whole range lies on this branch, so that replay from it stays on it.
+    pub(super) fn holds(&self, backup: &BackupFacts) -> bool {
+        let last = Lsn(backup.stop_lsn.0.saturating_sub(1));
+        self.history.timeline_at(backup.start_lsn) == backup.start_timeline
+            && self.history.timeline_at(last) == backup.stop_timeline
+    }
+
+    /// The backups on this branch, latest first.
+    pub(super) fn backups(&self) -> Vec<&'a BackupFacts> {
+        let mut backups: Vec<_> = self.snapshot.backups.iter().filter(|backup| self.holds(backup)).collect();
+        backups.sort_by(|a, b| (b.stop_lsn, &b.id).cmp(&(a.stop_lsn, &a.id)));
+        backups
+    }
+
+    /// The copies of a segment that replay along this branch can read; the best come first where one is complete, and
+    /// incomplete ones are for the caller to compare.
+    pub(super) fn find(&self, number: SegmentNo, backup: Option<&BackupFacts>) -> Vec<Found> {
+        let complete = self.complete(number);
+        if complete.as_ref().is_some_and(|found| found.valid_until.is_none()) {
+            return complete.into_iter().collect();
+        }
+        let incomplete = self.incomplete(number, backup);
+        if incomplete.is_empty() { complete.into_iter().collect() } else { incomplete }
+    }
+
+    /// Numbers of the stored complete segments of this branch from `first` on.
+    pub(super) fn numbers(&self, first: SegmentNo) -> impl Iterator<Item = SegmentNo> + '_ {
+        let step = |number: SegmentNo| {
+            if self.complete(number).is_some() {
+                return Some(number);
+            }
+            let size = self.snapshot.segment_size;
+            self.next_stored(number).and_then(|name| name.number(size).ok())
+        };
+        std::iter::successors(step(first), move |number| step(number.next()))
+    }
+
+    /// The name that the right copy of a segment has.
+    pub(super) fn name(&self, number: SegmentNo) -> SegmentName {
+        let newest = self.covering(number).next().map_or(self.timeline(), |(timeline, _)| timeline);
+        SegmentName::new(newest, number, self.snapshot.segment_size)
+    }
+
+    /// The first stored segment after a missing one: tells a gap from the end.
+    pub(super) fn next_stored(&self, after: SegmentNo) -> Option<SegmentName> {
+        let size = self.snapshot.segment_size;
+        let mut next: Option<SegmentNo> = None;
+        for (timeline, until) in self.history.path() {
+            let Some(record) = self.snapshot.timelines.get(&timeline) else { continue };
+            let first = record.segments.range(after.next()..).next().map(|(number, _)| *number);
+            // What a parent wrote beyond the switch belongs to the branch that was left.
+            let first = first.filter(|number| until.is_none_or(|until| number.start(size) < until));
+            next = next.into_iter().chain(first).min();
+        }
+        next.map(|number| self.name(number))
+    }
+
+    /// Timelines that wrote into a segment on this branch, newest first, with the LSN where the branch leaves each.
+    fn covering(&self, number: SegmentNo) -> impl Iterator<Item = (TimelineId, Option<Lsn>)> + '_ {
+        let size = self.snapshot.segment_size;
+        let mut path: Vec<_> = self.history.path().collect();
+        path.reverse();
+        path.into_iter().filter(move |(timeline, until)| {
+            let begins = self.history.start_of(*timeline).unwrap_or(Lsn::INVALID);
+            begins < number.end(size) && until.is_none_or(|until| number.start(size) < until)
+        })
+    }
+
+    fn complete(&self, number: SegmentNo) -> Option<Found> {
+        let stored = |timeline: TimelineId| self.snapshot.timelines.get(&timeline)?.segments.get(&number).copied();
+        let (at, (timeline, until, stored_bytes)) = self
+            .covering(number)
+            .enumerate()
+            .find_map(|(at, (timeline, until))| Some((at, (timeline, until, stored(timeline)?))))?;
+        let name = SegmentName::new(timeline, number, self.snapshot.segment_size);
+        let valid_until = if at == 0 { None } else { until };
+        Some(Found { copy: WalCopy::Segment(name), stored_bytes, valid_until })
+    }
+
+    fn incomplete(&self, number: SegmentNo, backup: Option<&BackupFacts>) -> Vec<Found> {
+        let segment = self.name(number);
+        let tail = backup.filter(|backup| backup.tail == Some(segment)).map(|backup| Found {
+            copy: WalCopy::Tail { segment, backup: backup.id.clone() },
+            stored_bytes: 0,
+            valid_until: None,
+        });
+        let partials = self.snapshot.timelines.get(&segment.timeline()).map(|record| &record.partials);
+        let partials = partials.into_iter().flatten().filter(|partial| partial.segment == number);
+        let partials = partials.map(|partial| Found {
+            copy: WalCopy::Partial { segment, hash: partial.hash.clone() },
+            stored_bytes: partial.stored_bytes,
+            valid_until: None,
+        });
+        tail.into_iter().chain(partials).collect()
+    }
+}
