@@ -4,15 +4,17 @@
 //! directory that points outside it is refused by the kernel. Files are 0600, directories 0700; as root they are given
 //! to the root directory's owner, so that a backup taken by root does not stop the archiver of user postgres.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Key, Listed, NewObject, Put, Storage, StorageError, StorageErrorKind, Suffix};
@@ -24,6 +26,8 @@ pub struct Directory {
     path: PathBuf,
     root: OwnedFd,
     owner: Option<Owner>,
+    /// Folders whose path this process has made durable.
+    folders: Mutex<HashSet<String>>,
 }
 
 impl Directory {
@@ -34,15 +38,9 @@ impl Directory {
     pub fn open(path: &Path) -> Result<Directory, StorageError> {
         let open = || -> io::Result<Directory> {
             let root = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-            Ok(Directory { path: path.to_owned(), root, owner: Owner::to_follow(path)? })
+            Ok(Directory { path: path.to_owned(), root, owner: Owner::to_follow(path)?, folders: Mutex::default() })
         };
-        open().map_err(|error| StorageError {
-            storage: describe(path),
-            key: String::new(),
-            action: "open",
-            kind: StorageErrorKind::of(&error),
-            reason: error.to_string(),
-        })
+        open().map_err(|error| StorageError::new(describe(path), &Key::root(), "open", &error))
     }
 
     /// Where the directory is.
@@ -61,17 +59,22 @@ impl Directory {
     }
 
     fn open_beneath(&self, key: &str, flags: OFlags) -> io::Result<File> {
-        let flags = flags | OFlags::CLOEXEC;
-        let relative = if key.is_empty() { "." } else { key };
-        match rustix::fs::openat2(&self.root, relative, flags, Mode::empty(), ResolveFlags::BENEATH) {
-            Ok(file) => Ok(file.into()),
-            // Before Linux 5.6, or under a seccomp filter that does not know the call: at least the last part may
-            // not be a link.
-            Err(Errno::NOSYS | Errno::PERM) => {
-                Ok(rustix::fs::openat(&self.root, relative, flags | OFlags::NOFOLLOW, Mode::empty())?.into())
-            }
-            Err(error) => Err(error.into()),
+        Ok(durable::open_beneath(&self.root, key, flags)?.into())
+    }
+
+    /// A folder to write into. The first time in this process, every step of its path is made durable: what stands
+    /// in a directory that a crash can take away is not durable either.
+    fn folder(&self, relative: &str) -> io::Result<OwnedFd> {
+        if self.folders().contains(relative) {
+            return Ok(self.open_beneath(relative, OFlags::RDONLY | OFlags::DIRECTORY)?.into());
         }
+        let folder = durable::directory_beneath(&self.root, relative, self.owner)?;
+        self.folders().insert(relative.to_owned());
+        Ok(folder)
+    }
+
+    fn folders(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open_object(&self, action: &'static str, key: &Key) -> Result<(File, u64), StorageError> {
@@ -117,7 +120,7 @@ fn describe(path: &Path) -> String {
 struct NewDirectoryObject {
     file: NewFile,
     name: String,
-    context: Directory,
+    storage: String,
     key: Key,
 }
 
@@ -133,11 +136,11 @@ impl Write for NewDirectoryObject {
 
 impl NewObject for NewDirectoryObject {
     fn publish(self: Box<Self>) -> Result<Put, StorageError> {
-        let NewDirectoryObject { file, name, context, key } = *self;
+        let NewDirectoryObject { file, name, storage, key } = *self;
         match file.publish(&name) {
             Ok(Published::Created) => Ok(Put::Created),
             Ok(Published::Exists) => Ok(Put::Exists),
-            Err(error) => Err(context.failed("write", &key, &error)),
+            Err(error) => Err(StorageError::new(storage, &key, "write", &error)),
         }
     }
 }
@@ -150,16 +153,8 @@ impl Storage for Directory {
     fn create(&self, key: &Key) -> Result<Box<dyn NewObject>, StorageError> {
         let begin = || -> io::Result<NewDirectoryObject> {
             let (folder, name) = key.split().ok_or_else(|| io::Error::other("the root is not an object"))?;
-            let directory = self.path.join(folder);
-            let file = match NewFile::create_in(&directory, self.owner) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && self.path.is_dir() => {
-                    durable::create_directories(&directory, self.owner)?;
-                    NewFile::create_in(&directory, self.owner)?
-                }
-                other => other?,
-            };
-            let context = Directory { path: self.path.clone(), root: self.root.try_clone()?, owner: self.owner };
-            Ok(NewDirectoryObject { file, name: name.to_owned(), context, key: key.clone() })
+            let file = NewFile::create_at(self.folder(folder)?, self.owner)?;
+            Ok(NewDirectoryObject { file, name: name.to_owned(), storage: self.describe(), key: key.clone() })
         };
         match begin() {
             Ok(object) => Ok(Box::new(object)),
@@ -262,7 +257,14 @@ impl Storage for Directory {
     }
 
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
-        durable::remove(&self.path.join(key.as_str())).map_err(|error| self.failed("delete", key, &error))
+        let delete = || -> io::Result<()> {
+            let (folder, name) = key.split().ok_or_else(|| io::Error::other("the root is not an object"))?;
+            durable::remove_in(self.open_beneath(folder, OFlags::RDONLY | OFlags::DIRECTORY)?, name)
+        };
+        match delete().map_err(|error| self.failed_object("delete", key, &error)) {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other,
+        }
     }
 }
 

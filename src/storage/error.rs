@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::Key;
+
 /// A failed operation on one object.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {action} \"{key}\" in {storage}: {reason}")]
@@ -36,6 +38,13 @@ pub enum StorageErrorKind {
 }
 
 impl StorageError {
+    /// Dresses an error of the operating system.
+    #[must_use]
+    pub fn new(storage: String, key: &Key, action: &'static str, error: &io::Error) -> Self {
+        let kind = StorageErrorKind::of(error);
+        StorageError { storage, key: key.to_string(), action, kind, reason: error.to_string() }
+    }
+
     /// The object is certainly not there.
     #[must_use]
     pub fn is_not_found(&self) -> bool {

@@ -135,12 +135,6 @@ pub trait Storage: Send + Sync + Debug {
 
     /// Dresses an error of the operating system, met while using this store.
     fn failed(&self, action: &'static str, key: &Key, error: &std::io::Error) -> StorageError {
-        StorageError {
-            storage: self.describe(),
-            key: key.to_string(),
-            action,
-            kind: StorageErrorKind::of(error),
-            reason: error.to_string(),
-        }
+        StorageError::new(self.describe(), key, action, error)
     }
 }

@@ -8,27 +8,20 @@
 //! After a failed fsync the kernel may have marked the lost pages clean, so a descriptor is never synced twice:
 //! every failure here throws the file away, and the caller writes it anew.
 
+mod new_file;
+
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
-/// How names of temporary files begin where the file system cannot do without one.
-pub const TEMPORARY_PREFIX: &str = ".pitr-tmp-";
-
-/// Whether a name was free.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Published {
-    /// The file now stands under the name, durable.
-    Created,
-    /// Something stood there already, and was not touched.
-    Exists,
-}
+pub use new_file::{NewFile, Published, TEMPORARY_PREFIX};
 
 /// User and group that new files and directories are given.
 ///
@@ -58,109 +51,6 @@ impl Owner {
         let user = rustix::fs::Uid::from_raw(self.user);
         let group = rustix::fs::Gid::from_raw(self.group);
         Ok(rustix::fs::fchown(file, Some(user), Some(group))?)
-    }
-}
-
-/// A file being written that nobody can see yet. Dropped, it is gone.
-#[derive(Debug)]
-pub struct NewFile {
-    file: File,
-    directory: PathBuf,
-    /// The temporary name, where the file system has no nameless files.
-    temporary: Option<PathBuf>,
-}
-
-impl NewFile {
-    /// Begins a file that will stand in `directory`, with mode 0600.
-    ///
-    /// # Errors
-    /// The directory is missing or not writable, or the disk is full.
-    pub fn create_in(directory: &Path, owner: Option<Owner>) -> io::Result<NewFile> {
-        let mode = Mode::RUSR | Mode::WUSR;
-        let nameless = rustix::fs::open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode);
-        let new = match nameless {
-            Ok(file) => NewFile { file: file.into(), directory: directory.to_owned(), temporary: None },
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => NewFile::create_named(directory, mode)?,
-            Err(error) => return Err(error.into()),
-        };
-        if let Some(owner) = owner {
-            owner.give(&new.file)?;
-        }
-        Ok(new)
-    }
-
-    fn create_named(directory: &Path, mode: Mode) -> io::Result<NewFile> {
-        let path = directory.join(temporary_name()?);
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDWR | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, mode)?;
-        Ok(NewFile { file: file.into(), directory: directory.to_owned(), temporary: Some(path) })
-    }
-
-    /// The open file, for writing in place or reading back before it is published.
-    pub fn file(&mut self) -> &mut File {
-        &mut self.file
-    }
-
-    /// Gives the file its name if that is free; durable when this returns.
-    ///
-    /// # Errors
-    /// Syncing, linking or syncing the directory failed; nothing stands under the name then, or the whole file does.
-    pub fn publish(mut self, name: &str) -> io::Result<Published> {
-        self.file.sync_all()?;
-        let target = self.directory.join(name);
-        let outcome = match &self.temporary {
-            None => link_nameless(&self.file, &target),
-            Some(temporary) => rename_if_absent(temporary, &target),
-        };
-        match outcome {
-            Ok(()) => {
-                self.temporary = None;
-                sync_directory(&self.directory)?;
-                Ok(Published::Created)
-            }
-            Err(Errno::EXIST) => Ok(Published::Exists),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Gives the file its name in place of whatever stood there; durable when this returns.
-    ///
-    /// # Errors
-    /// As for [`NewFile::publish`]; what stood there before still does then, or the whole new file.
-    pub fn replace(mut self, name: &str) -> io::Result<()> {
-        self.file.sync_all()?;
-        let target = self.directory.join(name);
-        let temporary = match self.temporary.take() {
-            Some(temporary) => temporary,
-            None => {
-                let temporary = self.directory.join(temporary_name()?);
-                link_nameless(&self.file, &temporary)?;
-                temporary
-            }
-        };
-        self.temporary = Some(temporary.clone());
-        fs::rename(&temporary, &target)?;
-        self.temporary = None;
-        sync_directory(&self.directory)
-    }
-}
-
-impl Write for NewFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary {
-            // Nothing depends on it: a temporary file that stays is ignored, and swept a day later.
-            let _ = fs::remove_file(temporary);
-        }
     }
 }
 
@@ -234,15 +124,77 @@ pub fn create_directories(path: &Path, owner: Option<Owner>) -> io::Result<()> {
     }
 }
 
+/// Opens what stands under a relative path, wherever symbolic links on the way lead as long as that is beneath `root`:
+/// the kernel refuses any that lead out of it. The empty path is `root` itself.
+///
+/// # Errors
+/// As for opening any file; `EXDEV` if a link leads out.
+pub fn open_beneath(root: &OwnedFd, relative: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC;
+    let relative = if relative.is_empty() { "." } else { relative };
+    match rustix::fs::openat2(root, relative, flags, Mode::empty(), ResolveFlags::BENEATH) {
+        // Before Linux 5.6, or under a seccomp filter that does not know the call: at least the last part may not be a
+        // link.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            Ok(rustix::fs::openat(root, relative, flags | OFlags::NOFOLLOW, Mode::empty())?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Opens a directory beneath `root`, making what is missing of it with mode 0700, and makes every step of the path
+/// durable: whoever made one may have been killed before doing so.
+///
+/// # Errors
+/// A part is not a directory or leads out of `root`, the disk is full, or it takes no writes.
+pub fn directory_beneath(root: &OwnedFd, relative: &str, owner: Option<Owner>) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+    let mut parent = open_beneath(root, "", flags)?;
+    let ends = relative.match_indices('/').map(|(at, _)| at).chain([relative.len()]);
+    for end in ends.filter(|end| *end > 0) {
+        let part = relative[..end].rsplit('/').next().unwrap_or_default();
+        let child = match open_beneath(root, &relative[..end], flags) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match rustix::fs::mkdirat(&parent, part, Mode::RWXU) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                let child = open_beneath(root, &relative[..end], flags)?;
+                if let Some(owner) = owner {
+                    owner.give(&child)?;
+                }
+                child
+            }
+            other => other?,
+        };
+        rustix::fs::fsync(&parent)?;
+        parent = child;
+    }
+    Ok(parent)
+}
+
 /// Removes a file and makes its absence durable; a file that is not there is success.
 ///
 /// # Errors
 /// The file cannot be removed or the directory not synced.
 pub fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Ok(()) => sync_directory(path.parent().unwrap_or(Path::new("/"))),
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    match File::open(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))) {
+        Ok(directory) => remove_in(directory, name),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// The same in a directory that is open already.
+///
+/// # Errors
+/// The file cannot be removed or the directory not synced.
+pub fn remove_in(directory: impl AsFd, name: impl Arg) -> io::Result<()> {
+    match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
+        Ok(()) => Ok(rustix::fs::fsync(&directory)?),
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -266,42 +218,6 @@ pub fn sweep(directory: &Path, age: Duration) -> io::Result<u64> {
     Ok(removed)
 }
 
-/// Links a nameless file under `target`; `EEXIST` if the name is taken.
-fn link_nameless(file: &File, target: &Path) -> Result<(), Errno> {
-    use std::os::fd::AsRawFd;
-    // AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH; the way through /proc is open to everybody (open(2), O_TMPFILE).
-    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
-    rustix::fs::linkat(CWD, source, CWD, target, AtFlags::SYMLINK_FOLLOW)
-}
-
-/// Renames a temporary file if the target is free; without `renameat2` (NFS), by link and unlink.
-fn rename_if_absent(temporary: &Path, target: &Path) -> Result<(), Errno> {
-    match rustix::fs::renameat_with(CWD, temporary, CWD, target, RenameFlags::NOREPLACE) {
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            match rustix::fs::link(temporary, target) {
-                // NFS may lose the answer of a link that was made; two names for one file prove that it was.
-                Err(Errno::EXIST) if same_file(temporary, target) => {}
-                other => other?,
-            }
-            rustix::fs::unlink(temporary)
-        }
-        other => other,
-    }
-}
-
-fn same_file(one: &Path, other: &Path) -> bool {
-    match (fs::symlink_metadata(one), fs::symlink_metadata(other)) {
-        (Ok(one), Ok(other)) => one.ino() == other.ino() && one.dev() == other.dev(),
-        _ => false,
-    }
-}
-
-fn temporary_name() -> io::Result<String> {
-    let mut random = [0_u8; 8];
-    getrandom::fill(&mut random)?;
-    Ok(format!("{TEMPORARY_PREFIX}{}-{:016x}", std::process::id(), u64::from_le_bytes(random)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,7 +230,7 @@ mod tests {
         let path = directory.path();
         assert_eq!(publish(path, "a", b"first", None).unwrap(), Published::Created);
         assert_eq!(publish(path, "a", b"second", None).unwrap(), Published::Exists);
-        let mut named = NewFile::create_named(path, Mode::RUSR | Mode::WUSR).unwrap();
+        let mut named = NewFile::create_named(File::open(path).unwrap().into(), Mode::RUSR | Mode::WUSR).unwrap();
         named.write_all(b"third").unwrap();
         assert_eq!(named.publish("a").unwrap(), Published::Exists);
         assert_eq!(fs::read(path.join("a")).unwrap(), b"first");
@@ -334,8 +250,24 @@ mod tests {
         assert_eq!(fs::read(deep.join("f")).unwrap(), b"2");
         assert_eq!(fs::metadata(deep.join("f")).unwrap().permissions().mode() & 0o777, 0o600);
         drop(NewFile::create_in(&deep, None).unwrap());
-        drop(NewFile::create_named(&deep, Mode::RUSR).unwrap());
+        drop(NewFile::create_named(File::open(&deep).unwrap().into(), Mode::RUSR).unwrap());
         assert_eq!(fs::read_dir(&deep).unwrap().count(), 1);
+    }
+
+    /// Directories are made beneath the root only, whatever links lie on the way.
+    #[test]
+    fn beneath() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let outside = tempfile::tempdir().expect("temporary directory");
+        let root: OwnedFd = File::open(directory.path()).unwrap().into();
+        let deep = directory_beneath(&root, "a/b", None).unwrap();
+        NewFile::create_at(deep, None).unwrap().publish("f").unwrap();
+        assert!(directory.path().join("a/b/f").exists());
+        std::os::unix::fs::symlink(outside.path(), directory.path().join("out")).unwrap();
+        assert!(directory_beneath(&root, "out/c", None).is_err());
+        assert!(!outside.path().join("c").exists());
+        std::os::unix::fs::symlink("a", directory.path().join("in")).unwrap();
+        directory_beneath(&root, "in/b", None).unwrap();
     }
 
     /// Only our own old temporary files are swept.
