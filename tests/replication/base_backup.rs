@@ -1,8 +1,11 @@
 //! Base backups of both protocol generations.
 
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
 use pitr::replication::{BackupEnd, BackupMessage, BaseBackup, BaseBackupOptions, ReplicationError, Session};
 
-use crate::harness::{Options, Server, TestDir, majors};
+use crate::harness::{Options, Server, TestDir, majors, newest};
 use crate::physical;
 
 /// What a base backup brought, in memory: test clusters are small.
@@ -88,6 +91,116 @@ fn every_major_with_two_tablespaces() {
         assert_eq!((received.end.timeline, received.end.damage), (timeline, None));
         assert_eq!(received.progress.is_empty(), postgres.major < 15);
         assert!(received.progress.is_sorted());
+        session.identify_system().expect("the session can be used again");
+    }
+}
+
+/// A cluster with a table of about eight MB.
+fn with_a_table(dir: &TestDir, postgres: &crate::harness::Postgres, options: &Options) -> Server {
+    let server = Server::running(dir, postgres, options);
+    server.run("CREATE TABLE t AS SELECT g, repeat('x', 1000) AS filler FROM generate_series(1, 8000) g; CHECKPOINT");
+    server
+}
+
+/// Promise: damaged pages are reported, by file and at the end, and the backup is complete all the same: with the damaged
+/// page as it is, the manifest and the stop position.
+#[test]
+fn damaged_pages_are_no_failure() {
+    for postgres in majors() {
+        let dir = TestDir::new();
+        let mut server = with_a_table(&dir, &postgres, &Options::default().page_checksums());
+        let path = server.ask("SELECT pg_relation_filepath('t')");
+        server.stop(crate::harness::Stop::Fast);
+        let file =
+            std::fs::OpenOptions::new().write(true).open(server.data_dir().join(&path)).expect("the table's file");
+        file.write_all_at(b"not what was there", 5 * 8192 + 4000).expect("a damaged page");
+        server.start();
+        let mut session = physical(&server);
+        let received = receive(&mut session, &BaseBackupOptions::default()).unwrap();
+        let damage = received.end.damage.expect("the server's error");
+        assert_eq!(damage.sqlstate, "XX001", "{damage}");
+        let names_it = |warning: &pitr::replication::ServerMessage| {
+            warning.message.contains(&path) && warning.message.contains("block 5")
+        };
+        assert!(received.end.warnings.iter().any(names_it), "{:?}", received.end.warnings);
+        assert!(members(&received.archives[0]).iter().any(|(name, _)| *name == path));
+        assert!(received.manifest.ends_with(b"}\n"));
+
+        // Unasked, the server does not look; and the session has survived its error.
+        let options = BaseBackupOptions { verify_checksums: false, ..Default::default() };
+        let received = receive(&mut session, &options).unwrap();
+        assert_eq!((received.end.damage, received.end.warnings), (None, Vec::new()));
+    }
+}
+
+/// Promise: a standby can be backed up.
+#[test]
+fn from_a_standby() {
+    for postgres in majors() {
+        let dir = TestDir::new();
+        let primary = with_a_table(&dir, &postgres, &Options::default());
+        let mut standby = Server::standby_of(&dir, &primary, "standby", None);
+        standby.start();
+        let received = receive(&mut physical(&standby), &BaseBackupOptions::default()).unwrap();
+        let label = String::from_utf8_lossy(&received.archives[0][512..1024]).into_owned();
+        assert!(label.contains("BACKUP FROM: standby"), "{label}");
+        assert_eq!(members(&received.archives[0]).last().unwrap().0, "global/pg_control");
+    }
+}
+
+/// Promise: a server that crashes in the middle is an error, told from silence, and never the end of a backup.
+#[test]
+fn a_server_killed_in_the_middle() {
+    for postgres in [majors().remove(0), newest()] {
+        let dir = TestDir::new();
+        let mut server = with_a_table(&dir, &postgres, &Options::default());
+        let mut session = physical(&server);
+        // Slow enough to be in the middle: 1 MB a second of some thirty.
+        let options = BaseBackupOptions { rate_limit_kib: Some(1024), ..Default::default() };
+        let mut backup = BaseBackup::start(&mut session, &options).unwrap();
+        while !matches!(backup.next().unwrap(), Some(BackupMessage::Data(_))) {}
+        server.kill9();
+        let error = loop {
+            match backup.next() {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the backup cannot have an end"),
+                Err(error) => break error,
+            }
+        };
+        let expected = matches!(error, ReplicationError::Closed { .. } | ReplicationError::Lost { .. });
+        assert!(expected && !error.is_permanent(), "{error}");
+        backup.finish().expect_err("nor does it end well if asked");
+    }
+}
+
+/// Promise: the rate limit reaches the server in both forms of the command.
+#[test]
+fn rate_limit() {
+    for postgres in [majors().remove(0), newest()] {
+        let dir = TestDir::new();
+        let server = with_a_table(&dir, &postgres, &Options::default());
+        let options = BaseBackupOptions { rate_limit_kib: Some(16 * 1024), ..Default::default() };
+        let begun = Instant::now();
+        let received = receive(&mut physical(&server), &options).unwrap();
+        let bytes: usize = received.archives.iter().map(Vec::len).sum();
+        let least = Duration::from_secs_f64(bytes as f64 / (16.0 * 1024.0 * 1024.0) * 0.8);
+        assert!(begun.elapsed() > least, "{bytes} bytes in {:?}, {least:?} at least", begun.elapsed());
+    }
+}
+
+/// Promise: a file name that the tar format cannot carry is the server's error (it refuses the backup) and not a hang.
+#[test]
+fn a_name_too_long_for_tar() {
+    for postgres in [majors().remove(0), newest()] {
+        let dir = TestDir::new();
+        let server = Server::running(&dir, &postgres, &Options::default());
+        let name = format!("{}/{}", server.data_dir().display(), "n".repeat(150));
+        std::fs::write(&name, "x").expect("a file with a long name");
+        crate::harness::dir::chown_to_test_user(name.as_ref());
+        let mut session = physical(&server);
+        let error = receive(&mut session, &BaseBackupOptions::default()).err().expect("no such tar member");
+        let message = error.server_message().unwrap_or_else(|| panic!("{error}"));
+        assert!(message.message.contains("too long"), "{message}");
         session.identify_system().expect("the session can be used again");
     }
 }

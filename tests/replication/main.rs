@@ -4,6 +4,8 @@
 mod harness;
 
 mod base_backup;
+mod encryption;
+mod login;
 mod session;
 mod wal_stream;
 
