@@ -4,6 +4,7 @@
 //! Start at [`Lsn`] and [`SegmentName`]; a segment's content is read by [`check_segment_header`], then
 //! [`SegmentScanner`], which yields [`Event`]s and [`SegmentFacts`].
 
+mod backup_label;
 mod bytes;
 mod cluster_name;
 mod control_file;
@@ -23,6 +24,7 @@ mod time;
 mod xact;
 mod xlog;
 
+pub use backup_label::{BackupLabel, BackupLabelError, BackupSource, BackupStop};
 pub use cluster_name::ClusterName;
 pub use control_file::{CONTROL_FILE_READ_SIZE, ClusterState, ControlFile, ControlFileError};
 pub use damage::{Damage, Flaw};
