@@ -205,3 +205,40 @@ impl ClusterState {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{MAJORS, dir, file};
+    use super::*;
+
+    fn control(major: u16) -> Vec<u8> {
+        file(&dir(major).join("pg_control.zst"))
+    }
+
+    /// The file of each major is read; the fields are compared with a running server in an integration test.
+    #[test]
+    fn each_major() {
+        for (major, version) in MAJORS.iter().zip([1300, 1300, 1300, 1300, 1700, 1800]) {
+            let found = ControlFile::parse(&control(*major)[..CONTROL_FILE_READ_SIZE]).expect("a good file");
+            assert_eq!((found.control_version, found.segment_size.bytes()), (version, 1 << 20));
+            assert_eq!((found.wal_page_size, found.limits.max_prepared_transactions), (8192, 7));
+            assert_eq!((found.timeline, found.state), (TimelineId(1), ClusterState::InProduction));
+        }
+    }
+
+    /// Any flipped bit and any cut is noticed.
+    #[test]
+    fn damaged() {
+        for major in [13, 17, 18] {
+            let mut bytes = control(major);
+            let end = if major == 18 { 296 } else { 292 };
+            for at in 0..end {
+                assert!(ControlFile::parse(&bytes[..at]).is_err(), "cut at {at}");
+                bytes[at] ^= 1 << (at % 8);
+                assert!(ControlFile::parse(&bytes).is_err(), "bit {} of byte {at}", at % 8);
+                bytes[at] ^= 1 << (at % 8);
+            }
+            assert!(ControlFile::parse(&bytes[..end]).is_ok());
+        }
+    }
+}

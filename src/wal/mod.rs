@@ -12,6 +12,8 @@ mod damage;
 mod event;
 mod facts;
 mod file_name;
+#[cfg(test)]
+mod fixtures;
 mod history;
 mod ids;
 mod lsn;

@@ -5,6 +5,8 @@
 //! `walk` goes from record to record, `verdict` tells damage from the end of what was written. Records over a border
 //! of two segments are left to [`join`](super::join).
 
+#[cfg(test)]
+mod tests;
 mod verdict;
 mod walk;
 
