@@ -9,7 +9,10 @@
 
 pub mod config_show;
 mod context;
+pub mod host;
+pub mod init;
 mod output;
+pub mod server;
 
 pub use context::{Context, Interrupt};
 pub use output::Output;
@@ -67,6 +70,7 @@ pub struct GlobalArgs {
 /// What `pitr` can do.
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Init(init::Args),
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -84,6 +88,7 @@ enum ConfigVerb {
 impl Verb {
     fn run(&self, context: &Context) -> Result<ExitStatus, Report> {
         match self {
+            Verb::Init(args) => init::run(args, context).map_err(|error| error.report()),
             Verb::Config { verb: ConfigVerb::Show(args) } => {
                 config_show::run(args, context).map_err(|error| error.report())
             }

@@ -17,7 +17,8 @@
 //! conninfo = "host=/var/run/postgresql user=pitr"
 //! ```
 //!
-//! A value is taken from the environment (`PITR_COMPRESSION`), else from the cluster's table, else from `[defaults]`, else
+//! A value is taken from an option of the command line where a verb has one, else from the environment
+//! (`PITR_COMPRESSION`), else from the cluster's table, else from `[defaults]`, else
 //! it is the built-in one; [`ClusterConfig::entries`] tells which. See [`settings::SETTINGS`] for all names.
 
 mod environment;
@@ -34,6 +35,7 @@ pub use values::OnUnreachable;
 pub use crate::codec::Compression;
 pub use crate::wal::ClusterName;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -55,6 +57,8 @@ pub enum Origin {
     },
     /// An environment variable.
     Environment(String),
+    /// An option of the command line, as `--repository`.
+    Option(&'static str),
     /// The program's own default.
     Default,
 }
@@ -64,6 +68,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
             Origin::Environment(name) => write!(f, "environment variable {name}"),
+            Origin::Option(name) => write!(f, "option {name}"),
             Origin::Default => f.write_str("default"),
         }
     }
@@ -81,6 +86,8 @@ pub(crate) struct Raw {
 pub struct Config {
     file: ConfigFile,
     environment: Environment,
+    /// Settings that options of the command line give, by name.
+    options: BTreeMap<&'static str, Raw>,
 }
 
 impl Config {
@@ -105,7 +112,12 @@ impl Config {
             Some((path, named_by)) => ConfigFile::read(&path)?.ok_or(ConfigError::FileMissing { path, named_by })?,
             None => ConfigFile::read(Path::new(DEFAULT_PATH))?.unwrap_or_default(),
         };
-        Ok(Config { file, environment })
+        Ok(Config { file, environment, options: BTreeMap::new() })
+    }
+
+    /// Lets an option of the command line, such as `--repository`, win over what is configured for `setting`.
+    pub fn set_option(&mut self, setting: &'static str, option: &'static str, value: &str) {
+        self.options.insert(setting, Raw { text: value.to_owned(), origin: Origin::Option(option) });
     }
 
     /// The file that was read, if any.
@@ -169,7 +181,7 @@ impl Config {
                 known: self.cluster_names().cloned().collect(),
             });
         }
-        ClusterConfig::resolve(name.clone(), &self.file, &self.environment)
+        ClusterConfig::resolve(name.clone(), self)
     }
 
     fn only_cluster(&self) -> Result<ClusterName, ConfigError> {

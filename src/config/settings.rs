@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::file::ConfigFile;
 use super::values::{self, OnUnreachable};
-use super::{Environment, Origin, Raw};
+use super::{Config, Origin, Raw};
 use crate::codec::Compression;
 use crate::wal::{ClusterName, SystemIdentifier};
 
@@ -149,12 +148,8 @@ impl ClusterConfig {
         }
     }
 
-    pub(super) fn resolve(
-        name: ClusterName,
-        file: &ConfigFile,
-        environment: &Environment,
-    ) -> Result<ClusterConfig, ConfigError> {
-        let mut values = Values { name: &name, file, environment, entries: Vec::new() };
+    pub(super) fn resolve(name: ClusterName, config: &Config) -> Result<ClusterConfig, ConfigError> {
+        let mut values = Values { name: &name, config, entries: Vec::new() };
         let system_identifier = values.optional("system_identifier", system_identifier)?;
         let conninfo = values.optional("conninfo", |text| Ok::<_, &'static str>(text.to_owned()))?;
         if conninfo.as_deref().is_some_and(values::has_password) {
@@ -204,20 +199,23 @@ fn invalid(name: &str, raw: &Raw, expected: &'static str) -> ConfigError {
 /// Looks settings up one after the other and notes where each was found.
 struct Values<'a> {
     name: &'a ClusterName,
-    file: &'a ConfigFile,
-    environment: &'a Environment,
+    config: &'a Config,
     entries: Vec<Entry>,
 }
 
 impl Values<'_> {
     fn find(&self, setting: &Setting) -> Option<Raw> {
+        let Config { file, environment, options } = self.config;
+        if let Some(raw) = options.get(setting.name) {
+            return Some(raw.clone());
+        }
         let variable = setting.variable();
-        if let Some(text) = self.environment.get(&variable) {
+        if let Some(text) = environment.get(&variable) {
             return Some(Raw { text: text.to_owned(), origin: Origin::Environment(variable) });
         }
-        let own = self.file.clusters.get(self.name).and_then(|table| table.get(setting.name));
-        let shared = self.file.defaults.get(setting.name);
-        let repository = self.file.repository.as_ref().filter(|_| setting.name == "repository");
+        let own = file.clusters.get(self.name).and_then(|table| table.get(setting.name));
+        let shared = file.defaults.get(setting.name);
+        let repository = file.repository.as_ref().filter(|_| setting.name == "repository");
         if let Some(raw) = own.or(shared).or(repository) {
             return Some(raw.clone());
         }

@@ -6,7 +6,7 @@ const PATH: &str = "/etc/pitr.toml";
 
 fn config(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let environment = Environment::from_pairs(environment.iter().copied());
-    Ok(Config { file: file::parse(Path::new(PATH), text)?, environment })
+    Ok(Config { file: file::parse(Path::new(PATH), text)?, environment, options: BTreeMap::new() })
 }
 
 /// A mistake in the file is refused with its file and line, never passed over.
@@ -87,16 +87,28 @@ fn precedence() {
     }
 }
 
+/// An option of the command line wins over everything else.
+#[test]
+fn options() {
+    let mut config =
+        config("[repository]\npath = \"/r\"\n[cluster.a]\n", &[("PITR_REPOSITORY", "/e")]).expect("a file");
+    config.set_option("repository", "--repository", "/o");
+    let cluster = config.select(None, None).expect("a cluster");
+    assert_eq!(cluster.repository, Path::new("/o"));
+    assert_eq!(cluster.origin("repository").to_string(), "option --repository");
+}
+
 /// Without any file the environment is enough, and nothing else is.
 #[test]
 fn environment_alone() {
     let environment = [("PITR_REPOSITORY", "/r"), ("PITR_CLUSTER", "main"), ("PITR_COMPRESION", "lz4")];
-    let config = Config { file: ConfigFile::default(), environment: Environment::from_pairs(environment) };
+    let without_file = |environment| Config { file: ConfigFile::default(), environment, options: BTreeMap::new() };
+    let config = without_file(Environment::from_pairs(environment));
     let cluster = config.select(None, Some(SystemIdentifier(1))).expect("enough");
     assert_eq!((cluster.name.as_str(), cluster.repository.as_path()), ("main", Path::new("/r")));
     assert_eq!(config.unknown_variables(), ["PITR_COMPRESION"]);
 
-    let nothing = Config { file: ConfigFile::default(), environment: Environment::default() };
+    let nothing = without_file(Environment::default());
     assert!(matches!(nothing.select(None, None), Err(ConfigError::NoCluster { .. })));
     assert!(matches!(nothing.select(Some(&"a".parse().expect("a name")), None), Err(ConfigError::NoRepository { .. })));
 }

@@ -2,6 +2,8 @@
 
 use super::{ExitStatus, Explain, Report};
 use crate::command::config_show::ConfigShowError;
+use crate::command::init::{AdmitError, InitError, PlaceError};
+use crate::command::server::ServerError;
 
 /// Standard output that cannot be written to: a full disk behind a redirection, most likely.
 fn output(what: String) -> Report {
@@ -14,5 +16,105 @@ impl Explain for ConfigShowError {
             ConfigShowError::Config(error) => error.report(),
             ConfigShowError::Output(_) => output(self.to_string()),
         }
+    }
+}
+
+impl Explain for InitError {
+    fn report(&self) -> Report {
+        match self {
+            InitError::Config(error) => error.report(),
+            InitError::Path { .. } => {
+                Report::new(ExitStatus::Usage, self.to_string(), "Nothing was made.", "Give an absolute path.")
+            }
+            InitError::Server(error) => error.report(),
+            InitError::Place(error) => error.report(),
+            InitError::Admit(error) => error.report(),
+            InitError::Repository(error) => error.report(),
+            InitError::Quote(_) => Report::new(
+                ExitStatus::Configuration,
+                self.to_string(),
+                "The repository is ready, but archive_command cannot be written.",
+                "Install pitr, and put its configuration file, under a path without such characters.",
+            ),
+            InitError::Output(_) => output(self.to_string()),
+        }
+    }
+}
+
+impl Explain for ServerError {
+    fn report(&self) -> Report {
+        match self {
+            ServerError::Session(error) => error.report(),
+            ServerError::Version { .. } => Report::new(
+                ExitStatus::Unsupported,
+                self.to_string(),
+                "The WAL of other versions has another format; nothing was made or changed.",
+                "Is there a newer pitr? \"pitr --version\" shows this one's.",
+            ),
+            ServerError::Setting { .. } | ServerError::SegmentSize(_) => Report::new(
+                ExitStatus::Unsupported,
+                self.to_string(),
+                "Nothing was made or changed.",
+                "Is it a PostgreSQL server, and no fork of it?",
+            ),
+        }
+    }
+}
+
+impl Explain for PlaceError {
+    fn report(&self) -> Report {
+        match self {
+            PlaceError::Inside { .. } => Report::new(
+                ExitStatus::Configuration,
+                self.to_string(),
+                "Nothing was made. Every base backup would copy the repository, and what destroys the server would \
+                 destroy it too.",
+                "Choose a directory elsewhere, on another disk or another host's file system.",
+            ),
+            PlaceError::Io { source, .. } => {
+                let denied = source.kind() == std::io::ErrorKind::PermissionDenied;
+                let status = if denied { ExitStatus::Denied } else { ExitStatus::Local };
+                let hint = "Make the directory yourself, empty, and give it to the user that the PostgreSQL server runs \
+                            as; or run \"pitr init\" as root, which does both.";
+                Report::new(status, self.to_string(), "No repository was made.", hint)
+            }
+        }
+    }
+}
+
+impl Explain for AdmitError {
+    fn report(&self) -> Report {
+        let (status, meaning, hint) = match self {
+            AdmitError::Foreign { major, added, .. } => (
+                ExitStatus::WrongCluster,
+                format!(
+                    "It was added {added}, with PostgreSQL {major}. Nothing was changed: WAL of two servers must not mix."
+                ),
+                "Give this server another name (--cluster) or another repository. If it is the same cluster after \
+                 pg_upgrade, run \"pitr init --upgraded\".",
+            ),
+            AdmitError::OtherName { .. } => (
+                ExitStatus::WrongCluster,
+                "Nothing was changed.".to_owned(),
+                "Use the name that it has, with --cluster or in pitr.toml.",
+            ),
+            AdmitError::NothingToUpgrade { .. } => (
+                ExitStatus::WrongCluster,
+                "Nothing was changed.".to_owned(),
+                "Is it the right cluster and the right repository? A new cluster is added without --upgraded.",
+            ),
+            AdmitError::Downgrade { .. } => (
+                ExitStatus::WrongCluster,
+                "Nothing was changed.".to_owned(),
+                "Is it the right server? Use another name for another cluster.",
+            ),
+            AdmitError::SegmentSize { .. } => (
+                ExitStatus::Unsupported,
+                "Segments of two sizes under one system identifier cannot be told apart. Nothing was changed."
+                    .to_owned(),
+                "Was pg_resetwal --wal-segsize used? Archive this server under a new cluster name, and take a base backup.",
+            ),
+        };
+        Report::new(status, self.to_string(), meaning, hint)
     }
 }

@@ -40,7 +40,7 @@ impl Explain for ConfigError {
                 (ExitStatus::Configuration, nothing.to_owned(), "Set the variable anew, or unset it.".to_owned())
             }
             ConfigError::UnknownCluster { known, .. } => {
-                (ExitStatus::Configuration, format!("The file has {}.", list(known)), "Is the name mistyped?".to_owned())
+                (ExitStatus::Configuration, format!("The file has {}.", list(known)), "Is the name mistyped? A new cluster needs a table [cluster.NAME] in the file first.".to_owned())
             }
             ConfigError::NoCluster { path } => (ExitStatus::Configuration, place(path.as_ref()), no_cluster_hint()),
             ConfigError::SeveralClusters { known, .. } => (

@@ -11,6 +11,7 @@
 mod command;
 mod config;
 mod panic;
+mod replication;
 mod repository;
 mod status;
 mod storage;
