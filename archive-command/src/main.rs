@@ -1,2 +1,5 @@
 //! `pitr-wal-push`: see [`pitr::command::push`].
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    pitr::command::push::main()
+}

@@ -1,2 +1,5 @@
 //! `pitr-wal-fetch`: see [`pitr::command::fetch`].
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    pitr::command::fetch::main()
+}

@@ -7,11 +7,14 @@
 //! `pitr-wal-push` and `pitr-wal-fetch` do not pass through here: they read their few arguments themselves, because
 //! they are started once a segment.
 
+pub mod call;
 pub mod config_show;
 mod context;
+pub mod fetch;
 pub mod host;
 pub mod init;
 mod output;
+pub mod push;
 pub mod server;
 
 pub use context::{Context, Interrupt};

@@ -137,6 +137,12 @@ impl Config {
         self.environment.unknown()
     }
 
+    /// Whether `PITR_CLUSTER` names a cluster.
+    #[must_use]
+    pub fn names_cluster(&self) -> bool {
+        self.environment.get("PITR_CLUSTER").is_some()
+    }
+
     /// The settings of the cluster that is meant.
     ///
     /// That is the one named by `name` (`--cluster`), else by `PITR_CLUSTER`; else, if the caller knows the server's

@@ -112,8 +112,31 @@ impl NewFile {
         Ok(rustix::fs::fsync(&self.directory)?)
     }
 
+    /// Gives the file its name in place of whatever stood there, without making it durable: for a file whose reader syncs it
+    /// before it counts, and for what may be lost at any time. Other processes see the whole file or none.
+    ///
+    /// # Errors
+    /// What stood there cannot be removed, or the name not be given.
+    pub fn hand_over(mut self, name: impl rustix::path::Arg + Copy) -> io::Result<()> {
+        if let Some(temporary) = &self.temporary {
+            rustix::fs::renameat(&self.directory, temporary, &self.directory, name)?;
+            self.temporary = None;
+            return Ok(());
+        }
+        // Unlinking first, and not a second name that is renamed over the first, leaves no litter if the process is killed.
+        loop {
+            match self.link_nameless(name) {
+                Err(Errno::EXIST) => match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+                    Err(error) if error != Errno::NOENT => return Err(error.into()),
+                    _ => {}
+                },
+                other => return Ok(other?),
+            }
+        }
+    }
+
     /// Links a nameless file under a name; `EEXIST` if that is taken.
-    fn link_nameless(&self, name: &str) -> Result<(), Errno> {
+    fn link_nameless(&self, name: impl rustix::path::Arg) -> Result<(), Errno> {
         // AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH; the way through /proc is open to everybody (open(2), O_TMPFILE).
         let source = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         rustix::fs::linkat(CWD, source, &self.directory, name, AtFlags::SYMLINK_FOLLOW)

@@ -8,9 +8,12 @@
 //! * [`Report`] is one error told; [`Explain`] turns an error into one.
 //! * [`run_program`] is the frame of every binary: it prints what went wrong, catches panics, and chooses the status.
 
+mod call;
 mod command;
 mod config;
+pub mod fetch;
 mod panic;
+pub mod push;
 mod replication;
 mod repository;
 mod status;

@@ -1,0 +1,128 @@
+//! One attempt to deliver a WAL file: whole and checked, or not at all.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::FetchError;
+use crate::codec::stored::StoredError;
+use crate::command::call::{Open, Server};
+use crate::durable::{NewFile, Owner};
+use crate::repository::RepositoryError;
+use crate::repository::wal::Absence;
+use crate::wal::{LONG_HEADER_SIZE, SegmentName, SegmentNo, WalFileName, check_segment_header};
+
+/// What came of an attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    /// The file stands where it was wanted.
+    Delivered,
+    /// The archive has no such file, for certain: this attempt asked for it.
+    Absent,
+}
+
+/// What is wanted, and where.
+#[derive(Clone, Debug)]
+pub(super) struct Delivery<'a> {
+    server: &'a Server,
+    file: WalFileName,
+    target: PathBuf,
+    folder: PathBuf,
+}
+
+impl Delivery<'_> {
+    /// Takes the path apart.
+    pub(super) fn new<'a>(server: &'a Server, file: WalFileName, target: &Path) -> Result<Delivery<'a>, FetchError> {
+        if target.file_name().is_none() {
+            return Err(FetchError::Target { path: target.to_owned() });
+        }
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(Delivery { server, file, target: target.to_owned(), folder: folder.to_owned() })
+    }
+
+    /// Asks the repository, and delivers what it has.
+    ///
+    /// The bytes go into a file that has no name yet, beside the target, and get the name when all of them are checked:
+    /// PostgreSQL would take a short or wrong file for the end of WAL. It syncs the file itself before it keeps it
+    /// (`KeepFileRestoredFromArchive`), so that is not done twice.
+    pub(super) fn attempt(&self) -> Result<Outcome, FetchError> {
+        let open = self.server.open_repository()?;
+        let write_failed = |source| FetchError::Write { path: self.target.clone(), source };
+        let owner = Owner::to_follow(&self.folder).map_err(write_failed)?;
+        let mut new = NewFile::create_in(&self.folder, owner).map_err(write_failed)?;
+        match open.server.fetch(self.file, &mut new) {
+            Ok(Some(_)) => {
+                self.check_first_page(&mut new, &open)?;
+                new.hand_over(self.target.file_name().unwrap_or_default()).map_err(write_failed)?;
+                Ok(Outcome::Delivered)
+            }
+            Ok(None) => self.absent(&open),
+            Err(error) => Err(self.sort(error)),
+        }
+    }
+
+    /// The target's failure is no fault of the stored object.
+    fn sort(&self, error: RepositoryError) -> FetchError {
+        match error {
+            RepositoryError::Damaged { storage, key, source } => match *source {
+                StoredError::Target(source) => FetchError::Write { path: self.target.clone(), source },
+                other => RepositoryError::Damaged { storage, key, source: Box::new(other) }.into(),
+            },
+            other => other.into(),
+        }
+    }
+
+    /// The stored description was compared with the name already; this looks at the bytes that PostgreSQL will see.
+    fn check_first_page(&self, new: &mut NewFile, open: &Open) -> Result<(), FetchError> {
+        let WalFileName::Segment(name) = self.file else { return Ok(()) };
+        let write_failed = |source| FetchError::Write { path: self.target.clone(), source };
+        let file = new.file();
+        let length = file.seek(SeekFrom::End(0)).map_err(write_failed)?;
+        file.seek(SeekFrom::Start(0)).map_err(write_failed)?;
+        let mut first = Vec::with_capacity(LONG_HEADER_SIZE);
+        file.take(LONG_HEADER_SIZE as u64).read_to_end(&mut first).map_err(write_failed)?;
+        let storage = || open.server.storage().describe();
+        let header = check_segment_header(&first, name, length).map_err(|source| FetchError::Header {
+            storage: storage(),
+            file: self.file,
+            source,
+        })?;
+        let (expected, found) = (self.server.system_identifier, header.system_identifier);
+        if found != expected {
+            return Err(FetchError::Foreign { storage: storage(), file: self.file, expected, found });
+        }
+        Ok(())
+    }
+
+    /// Why the file is not there. PostgreSQL takes "no such file" for the end of WAL, and opens the database there: for
+    /// a segment that may only be said where nothing of its timeline follows.
+    fn absent(&self, open: &Open) -> Result<Outcome, FetchError> {
+        let WalFileName::Segment(segment) = self.file else { return Ok(Outcome::Absent) };
+        let storage = open.server.storage().describe();
+        match open.server.why_absent(segment)? {
+            Absence::End => Ok(Outcome::Absent),
+            Absence::Gap { .. } if precedes_its_timeline(segment, open)? => Ok(Outcome::Absent),
+            Absence::Gap { next } => Err(FetchError::Gap { storage, missing: segment, next }),
+            Absence::Damaged(object) => {
+                let damage = open.server.describe(object)?.details.damage;
+                let start = || {
+                    SegmentNo::start(
+                        segment.number(open.record.segment_size_bytes).unwrap_or(SegmentNo(0)),
+                        open.record.segment_size_bytes,
+                    )
+                };
+                let (good_until, why) =
+                    damage.map_or_else(|| (start(), "unknown".to_owned()), |note| (note.lsn, note.why));
+                Err(FetchError::ArchivedDamaged { storage, segment, good_until, why })
+            }
+        }
+    }
+}
+
+/// The segment lies before the one in which its timeline began: no such file ever was. Recovery asks for it where it
+/// does not know yet which timeline has the segment, from the newest down (`XLogFileReadAnyTLI`).
+fn precedes_its_timeline(segment: SegmentName, open: &Open) -> Result<bool, FetchError> {
+    let size = open.record.segment_size_bytes;
+    let Some(history) = open.server.history(segment.timeline())? else { return Ok(false) };
+    let Some((_, switch)) = history.parent() else { return Ok(false) };
+    Ok(segment.number(size)? < SegmentNo::of(switch, size))
+}

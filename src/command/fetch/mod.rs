@@ -1,0 +1,137 @@
+//! `pitr-wal-fetch`: PostgreSQL's `restore_command`.
+//!
+//! Layer 5. One call delivers one file, whole and checked, or says why not; what it says decides whether a recovery goes
+//! on, ends, or stops. `RestoreArchivedFile` (`xlogarchive.c`) reads every status from 1 to 125 as "no such file", and a
+//! recovery without a target opens the database at the first segment that it is told so about. So 1 is said only when it
+//! is certain, by a request of this very call; whatever else keeps the file from being delivered ends with 200 or more,
+//! which stops the server with everything in place to start it again.
+//!
+//! A standby is another matter: a status above 125 would kill it, and waiting would keep it from streaming. There, if
+//! `standby.signal` stands in the data directory, a passing fault is told as 1, soon, with a warning; the standby asks
+//! again by itself. `on_unreachable = "stop"` asks for the hard way there too.
+//!
+//! SIGTERM keeps its default action: PostgreSQL takes death by it, or 143 from a shell, for its own fast shutdown and
+//! ends quietly (`wait_result_is_signal` in `RestoreArchivedFile`); nothing half-made has a name that could stay behind.
+//!
+//! * [`delivery`]: one attempt.
+
+mod delivery;
+mod error;
+
+pub use error::FetchError;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use crate::command::call::{self, Asked, CallError, Deadline, Expiry, Server};
+use crate::config::OnUnreachable;
+use crate::report::{self, ExitStatus, Explain, Program, Severity, run_program};
+use crate::repository::RepositoryError;
+use crate::wal::WalFileName;
+use delivery::{Delivery, Outcome};
+
+const HELP: &str = "\
+Delivers one WAL file out of the archive: PostgreSQL's restore_command.
+
+Usage: pitr-wal-fetch [--config FILE] [--cluster NAME] FILE PATH
+
+  restore_command = 'pitr-wal-fetch %f %p'
+
+FILE is the name of the WAL file, PATH where to put it. Ends with 0 when it is there, with 1 only if the archive certainly
+has no such file, and with 200 or more if that cannot be told: recovery then stops instead of opening the database too early.
+
+  --config FILE    configuration (else PITR_CONFIG, else /etc/pitr/pitr.toml)
+  --cluster NAME   which cluster of it (else PITR_CLUSTER, else the one with the server's system identifier)
+  --help, --version
+";
+
+/// How long a call may take before the configuration is read and says something else.
+const LIMIT_AT_FIRST: Duration = Duration::from_secs(60);
+
+/// A standby wants to be streaming again: the whole call, and how long of it may be waiting for a better answer.
+const STANDBY_LIMIT: Duration = Duration::from_millis(4500);
+const STANDBY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a gap may last that a push leaves by archiving ahead.
+const GAP_PATIENCE: Duration = Duration::from_secs(2);
+
+const EXPIRY: Expiry = Expiry { severity: Severity::Error, report: report::fetch::expired };
+const EXPIRY_ON_STANDBY: Expiry = Expiry { severity: Severity::Warning, report: report::fetch::expired_on_standby };
+
+/// The program `pitr-wal-fetch`.
+#[must_use]
+pub fn main() -> ExitCode {
+    run_program(Program::Fetch, || run(std::env::args_os().skip(1)))
+}
+
+fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, FetchError> {
+    let arguments = match Asked::read(arguments, &["FILE", "PATH"])? {
+        Asked::Work(arguments) => arguments,
+        Asked::Help => return Ok(call::print(HELP)),
+        Asked::Version => return Ok(call::print(&call::version(Program::Fetch))),
+    };
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    let deadline = Deadline::start(Program::Fetch, LIMIT_AT_FIRST, EXPIRY)
+        .map_err(|source| CallError::Local { action: "start a thread".to_owned(), source })?;
+    let file: WalFileName = arguments.operands[0].to_string_lossy().parse()?;
+    let target = Path::new(&arguments.operands[1]);
+    let server = Server::find(&arguments, target)?;
+    let spared = is_standby(&server) && server.config.on_unreachable == OnUnreachable::Wait;
+    let timeout = server.config.fetch_timeout;
+    let (limit, patience, expiry) = if spared {
+        (timeout.min(STANDBY_LIMIT), timeout.min(STANDBY_PATIENCE), EXPIRY_ON_STANDBY)
+    } else {
+        (timeout, timeout, EXPIRY)
+    };
+    deadline.set(limit, expiry);
+    deadline.doing(format!("fetch WAL file \"{file}\" from {}", server.config.repository.display()));
+    match persist(&Delivery::new(&server, file, target)?, &deadline, patience) {
+        Ok(Outcome::Delivered) => Ok(ExitStatus::Success),
+        Ok(Outcome::Absent) => Ok(ExitStatus::No),
+        Err(error) if spared && error.spares_a_standby() => {
+            report::fetch::on_standby(error.report()).print(Program::Fetch, Severity::Warning);
+            Ok(ExitStatus::No)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// `standby.signal` wins over `recovery.signal` (`readRecoverySignalFile` in `xlogrecovery.c`).
+fn is_standby(server: &Server) -> bool {
+    server.data_directory.as_ref().is_some_and(|directory| directory.path.join("standby.signal").exists())
+}
+
+/// Asks again where a better answer may come: a store that does not answer, bytes that do not fit, a passing gap.
+fn persist(delivery: &Delivery<'_>, deadline: &Deadline, patience: Duration) -> Result<Outcome, FetchError> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(50);
+    let mut damaged_before = false;
+    for tries in 1.. {
+        let error = match delivery.attempt() {
+            Err(error) => error,
+            answered => return answered,
+        };
+        let left = patience.saturating_sub(begun.elapsed()).min(deadline.left());
+        let out_of_time = left < pause * 2;
+        match error {
+            FetchError::Call(CallError::Repository(source)) | FetchError::Repository(source) if is_passing(&source) => {
+                if out_of_time {
+                    return Err(FetchError::Unreachable { tries, waited: begun.elapsed(), source: Box::new(source) });
+                }
+            }
+            FetchError::Repository(RepositoryError::Damaged { .. }) if !damaged_before => damaged_before = true,
+            FetchError::Gap { .. } if begun.elapsed() < GAP_PATIENCE && !out_of_time => {}
+            other => return Err(other),
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+    Ok(Outcome::Absent)
+}
+
+/// The store may answer better a moment later.
+fn is_passing(error: &RepositoryError) -> bool {
+    matches!(error, RepositoryError::Storage(error) if !error.is_permanent())
+}

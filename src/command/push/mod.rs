@@ -1,0 +1,96 @@
+//! `pitr-wal-push`: PostgreSQL's `archive_command`.
+//!
+//! Layer 5. One call archives one file: checked against its name and its cluster, read once, stored once, durable before
+//! it ends with 0. PostgreSQL recycles the file after a 0, so nothing less may be called success; after 1 to 125 it keeps
+//! the file and calls again (`shell_archive.c`, `pgarch.c`). How files are stored is `repository`'s business.
+//!
+//! * [`source`]: the file that is handed over, and the proof that it is what its name says.
+//! * [`archiver`]: the repository that it goes to.
+
+mod archiver;
+mod error;
+mod source;
+
+pub use error::PushError;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::command::call::{self, Asked, CallError, Deadline, Expiry, Server};
+use crate::report::{self, ExitStatus, Program, Severity, run_program};
+use archiver::Archiver;
+use source::Source;
+
+const HELP: &str = "\
+Archives one WAL file: PostgreSQL's archive_command.
+
+Usage: pitr-wal-push [--config FILE] [--cluster NAME] PATH
+
+  archive_command = 'pitr-wal-push %p'
+
+PATH is a file in pg_wal, absolute or relative to the working directory. Ends with 0 only when the file is durable in
+the repository, and with 1 to 125 otherwise; PostgreSQL then keeps the file and tries again.
+
+  --config FILE    configuration (else PITR_CONFIG, else /etc/pitr/pitr.toml)
+  --cluster NAME   which cluster of it (else PITR_CLUSTER, else the one with the server's system identifier)
+  --help, --version
+";
+
+/// How long a call may take before the configuration is read and says something else.
+const LIMIT_AT_FIRST: Duration = Duration::from_secs(60);
+
+const EXPIRY: Expiry = Expiry { severity: Severity::Error, report: report::push::expired };
+
+/// The program `pitr-wal-push`.
+#[must_use]
+pub fn main() -> ExitCode {
+    run_program(Program::Push, || run(std::env::args_os().skip(1)))
+}
+
+fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, PushError> {
+    let arguments = match Asked::read(arguments, &["PATH"])? {
+        Asked::Work(arguments) => arguments,
+        Asked::Help => return Ok(call::print(HELP)),
+        Asked::Version => return Ok(call::print(&call::version(Program::Push))),
+    };
+    let deadline = begin()?;
+    let path = Path::new(&arguments.operands[0]);
+    let file = Source::name(path)?;
+    let server = Server::find(&arguments, path)?;
+    deadline.set(server.config.push_timeout, EXPIRY);
+
+    deadline.doing(format!("open the repository {}", server.config.repository.display()));
+    let archiver = Archiver::open(&server)?;
+    deadline.doing(format!("read WAL file \"{}\"", path.display()));
+    let content = Source::open(path)?.read(archiver.record())?;
+    deadline.doing(format!("store WAL file \"{file}\" in {}", archiver.describe()));
+    if let Some(damage) = archiver.archive(&content)? {
+        report::push::damaged(file, &damage).print(Program::Push, Severity::Warning);
+    }
+    Ok(ExitStatus::Success)
+}
+
+/// What holds for the whole call.
+fn begin() -> Result<Deadline, CallError> {
+    let local = |action: &str| {
+        let action = action.to_owned();
+        move |source| CallError::Local { action, source }
+    };
+    // WAL holds all data of the cluster: nobody else may read what is made here.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    // Dying of the signal would make the archiver process end with FATAL (wait_result_is_any_signal in pgarch.c): an
+    // exit status is a failed attempt. Objects have no name before they are whole, so ending at once leaves nothing.
+    let at_once = Arc::new(AtomicBool::new(true));
+    let status = i32::from(ExitStatus::Interrupted.number(Program::Push));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&at_once))
+            .map_err(local("listen to signals"))?;
+    }
+    Deadline::start(Program::Push, LIMIT_AT_FIRST, EXPIRY).map_err(local("start a thread"))
+}

@@ -1,0 +1,113 @@
+//! What to tell about WAL that was not archived, or archived with a warning.
+
+use std::time::Duration;
+
+use super::{ExitStatus, Explain, Report};
+use crate::codec::DamageNote;
+use crate::command::push::PushError;
+use crate::wal::{HeaderError, WalFileName};
+
+/// Nothing is lost by a failed attempt, but something has to give in the end.
+const RETRIED: &str =
+    "The file stays in pg_wal and PostgreSQL will retry. Nothing is lost; pg_wal grows until this succeeds.";
+
+/// The same, where trying again is not enough.
+const REFUSED: &str = "The file was not archived. It stays in pg_wal; PostgreSQL will retry, and archives nothing behind it until this succeeds.";
+
+impl Explain for PushError {
+    fn report(&self) -> Report {
+        let (status, meaning, hint) = match self {
+            PushError::Call(error) => return error.report(),
+            PushError::Repository(error) => return error.report(),
+            PushError::Name(_) => (
+                ExitStatus::Usage,
+                "Only segments, .partial, .history and .backup files are archived.",
+                "Is archive_command set to \"pitr-wal-push %p\"?",
+            ),
+            PushError::Read { .. } => (
+                ExitStatus::Local,
+                RETRIED,
+                "Run this as the user that the PostgreSQL server runs as, in the data directory. Is the disk failing?",
+            ),
+            PushError::TooLong { .. } => {
+                (ExitStatus::NotWal, REFUSED, "Did something else write into pg_wal? Look at the file.")
+            }
+            PushError::Changed { .. } => (
+                ExitStatus::NotWal,
+                RETRIED,
+                "PostgreSQL hands over finished files only. Does something else write into pg_wal?",
+            ),
+            PushError::Header(error) => (ExitStatus::NotWal, REFUSED, header_hint(error)),
+            PushError::History(_) => (
+                ExitStatus::NotWal,
+                REFUSED,
+                "A history file that cannot be read would lead recoveries astray. Was it edited, or cut short by a crash?",
+            ),
+            PushError::Foreign { .. } => (
+                ExitStatus::WrongCluster,
+                REFUSED,
+                "Was the file copied into pg_wal by hand, or does the path lead into another server's directory?",
+            ),
+            PushError::OtherKind { .. } => (
+                ExitStatus::WrongCluster,
+                REFUSED,
+                "Was the segment size changed with pg_resetwal? Such a cluster is another one to its archive: announce it \
+                 with \"pitr init\" under a new name, and take a base backup.",
+            ),
+            PushError::InsideDataDirectory { .. } => (
+                ExitStatus::Configuration,
+                "Losing the server would lose its archive too, and every base backup would contain all others. Nothing was stored.",
+                "Move the repository to another file system, best on another machine, and correct its path in the configuration.",
+            ),
+        };
+        Report::new(status, self.to_string(), meaning, hint)
+    }
+}
+
+fn header_hint(error: &HeaderError) -> &'static str {
+    match error {
+        HeaderError::TooShort { .. } | HeaderError::Length { .. } => {
+            "Was the file cut short by a full disk or by a copy that broke off? A standby may have it whole."
+        }
+        HeaderError::NotWritten { .. } | HeaderError::Recycled { .. } => {
+            "PostgreSQL has not written to this file under its present name. Was it marked ready by hand?"
+        }
+        HeaderError::Magic { .. } | HeaderError::NotFirstPage { .. } | HeaderError::PageSize { .. } => {
+            "Is it a file of PostgreSQL 13 to 18, built with the usual page size? Otherwise the disk may be failing: a \
+             standby may have a good copy."
+        }
+        HeaderError::SegmentSize { .. }
+        | HeaderError::Address { .. }
+        | HeaderError::Timeline { .. }
+        | HeaderError::SystemIdentifier { .. } => {
+            "Was the file renamed or copied by hand? Look for where it came from."
+        }
+    }
+}
+
+/// The deadline passed while something was being done.
+#[must_use]
+pub fn expired(limit: Duration, doing: &str) -> Report {
+    Report::new(
+        ExitStatus::Timeout,
+        format!("could not {doing}: it took more than {limit:?}"),
+        RETRIED,
+        "Run \"pitr check\", look at the disk or the network behind the repository, and watch the free space of pg_wal. \
+         Where the repository is only slow, raise push_timeout.",
+    )
+}
+
+/// A segment was archived, and its records make no sense from some point on.
+#[must_use]
+pub fn damaged(file: WalFileName, DamageNote { lsn, why }: &DamageNote) -> Report {
+    Report::new(
+        ExitStatus::Success,
+        format!("WAL segment \"{file}\" is damaged on this server: at {lsn}, {why}"),
+        format!(
+            "Everything before {lsn} is good. It was archived all the same, marked as damaged, so that PostgreSQL goes on. \
+             As long as no good copy is archived, recovery can go as far as {lsn} and no further."
+        ),
+        "Take a base backup now with \"pitr backup\": restores from it do not need this segment. If a standby has a good \
+         copy, archive that with pitr-wal-push. Look for errors of this server's disk and memory.",
+    )
+}
