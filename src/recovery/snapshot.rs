@@ -68,7 +68,7 @@ pub struct BackupFacts {
 }
 
 /// One stored copy of a segment.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WalCopy {
     /// The complete segment.

@@ -16,6 +16,12 @@ use crate::wal::{
 /// How many segments before the backup are looked into for the last commit.
 const LOOK_BACK_SEGMENTS: u32 = 32;
 
+const SECOND_US: i64 = 1_000_000;
+
+/// A backup's times are by the clock of the machine that took it, those of commits by the server's. Beyond this difference
+/// they are believed to be in order without a look at the WAL.
+const MOST_CLOCK_ERROR_US: i64 = 3600 * SECOND_US;
+
 /// Where to walk to.
 #[derive(Clone, Debug)]
 pub(super) enum Goal {
@@ -280,8 +286,8 @@ fn time_of(event: &Event) -> Option<PgTime> {
 /// Whether the backup is proved to hold nothing past a time before its first WAL record.
 ///
 /// The walk sees only what begins at the backup's start. A backup of an idle cluster would otherwise be taken for a time
-/// before the last commit that it holds. By the server's own clock nothing before the start is past a later time; for an
-/// earlier time the last commits and aborts before the start must tell, back to the next older backup.
+/// before the last commit that it holds. The last commits and aborts before the start tell, back to the next older
+/// backup; where no WAL tells, the time has to be later than the start by the clock.
 pub(super) fn clean_before_start<E: WalEvidence>(
     branch: &Branch<'_>,
     backup: &BackupFacts,
@@ -289,16 +295,17 @@ pub(super) fn clean_before_start<E: WalEvidence>(
     older: Option<&BackupFacts>,
     evidence: &mut E,
 ) -> Result<bool, E::Error> {
-    const SECOND_US: i64 = 1_000_000;
     let TargetKind::Time(time) = target.kind else { return Ok(true) };
-    if time.0 >= backup.start_time.0.saturating_add(SECOND_US) {
+    if time.0 >= backup.start_time.0.saturating_add(MOST_CLOCK_ERROR_US) {
         return Ok(true);
     }
+    // The start time is cut to the second.
+    let later_by_clock = time.0 >= backup.start_time.0.saturating_add(SECOND_US);
     let size = branch.snapshot.segment_size;
     let floor = older.map_or(SegmentNo(0), |older| SegmentNo::before(older.stop_lsn, size));
     let mut number = SegmentNo::of(backup.start_lsn, size);
     loop {
-        let Some((found, facts)) = best(branch.find(number, None), evidence)? else { return Ok(false) };
+        let Some((found, facts)) = best(branch.find(number, None), evidence)? else { return Ok(later_by_clock) };
         if facts.commits + facts.aborts > 0 {
             let events = evidence.events(&found.copy)?;
             let before = events.iter().filter(|event| event.lsn < backup.start_lsn);
@@ -308,7 +315,7 @@ pub(super) fn clean_before_start<E: WalEvidence>(
             }
         }
         if number <= floor {
-            return Ok(false);
+            return Ok(later_by_clock);
         }
         number = SegmentNo(number.0 - 1);
     }

@@ -17,6 +17,7 @@
 //! contain is `manifest`'s and `chunk`'s business.
 
 pub mod backup;
+pub mod evidence;
 mod identity;
 mod keys;
 pub mod wal;
