@@ -11,8 +11,8 @@ use postgres_protocol::message::frontend;
 
 use super::conninfo::{ChannelBindingMode, ConnInfo, Endpoint, PasswordFor, Secret};
 use super::error::ReplicationError;
-use super::session::server_message;
-use super::wire::{Frame, Wire, out_of_step};
+use super::frames::{Frame, out_of_step, server_message};
+use super::wire::Wire;
 
 const DOING: &str = "logging in";
 

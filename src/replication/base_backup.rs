@@ -21,9 +21,9 @@ use crate::wal::{Lsn, TimelineId};
 
 use super::copy_data::{BackupCopyData, parse_backup};
 use super::error::{ReplicationError, ServerMessage};
+use super::frames::{Frame, out_of_step};
 use super::identify::{field, timeline};
 use super::session::{QueryResult, Session};
-use super::wire::{Frame, out_of_step};
 
 const STARTING: &str = "starting a base backup";
 const STREAMING: &str = "receiving a base backup";

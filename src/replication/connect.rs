@@ -9,11 +9,12 @@ use postgres_protocol::message::frontend;
 use super::auth::Login;
 use super::conninfo::{ConnInfo, Endpoint, SslMode, TargetServer};
 use super::error::ReplicationError;
+use super::frames::out_of_step;
 use super::patience::{Patience, Wait};
 use super::session::{Session, SessionKind};
 use super::socket::{Address, Socket, addresses};
 use super::tls;
-use super::wire::{Transport, Wire, is_slice_end, out_of_step};
+use super::wire::{Transport, Wire, is_slice_end};
 
 const DOING: &str = "connecting";
 

@@ -4,8 +4,8 @@
 use crate::wal::{Lsn, SystemIdentifier, TimelineId};
 
 use super::ReplicationError;
+use super::frames::out_of_step;
 use super::session::{QueryResult, Session};
-use super::wire::out_of_step;
 
 /// The answer to `IDENTIFY_SYSTEM`.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -9,7 +9,7 @@
 //!                                 └─ WalStream::start  → next … → stop
 //! ```
 //!
-//! Start at [`ConnInfo::parse`] and [`Session::connect`]; the bytes are in `wire` and [`copy_data`].
+//! Start at [`ConnInfo::parse`] and [`Session::connect`]; the bytes are in `frames` and [`copy_data`].
 
 mod auth;
 mod base_backup;
@@ -17,6 +17,7 @@ mod connect;
 pub mod conninfo;
 pub mod copy_data;
 mod error;
+mod frames;
 mod identify;
 mod patience;
 mod session;
@@ -28,6 +29,7 @@ mod wire;
 pub use base_backup::{BackupEnd, BackupMessage, BackupTablespace, BaseBackup, BaseBackupOptions};
 pub use conninfo::{ConnInfo, ConnInfoError};
 pub use error::{ReplicationError, ServerMessage};
+pub use frames::read_recorded;
 pub use identify::{HistoryFile, SystemIdentity};
 pub use patience::Patience;
 pub use session::{QueryResult, Session, SessionKind};

@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use fallible_iterator::FallibleIterator;
-use postgres_protocol::message::backend::{DataRowBody, ErrorFields, Message};
+use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 
 use super::connect;
 use super::conninfo::ConnInfo;
 use super::error::{ReplicationError, ServerMessage};
+use super::frames::{Frame, out_of_step, server_message, values};
 use super::patience::Patience;
-use super::wire::{Frame, Wire, out_of_step};
+use super::wire::Wire;
 
 /// Notices kept for the caller; a server with a damaged disk can send any number of them.
 const NOTICES_KEPT: usize = 1000;
@@ -311,29 +312,4 @@ impl Drop for Session {
             self.wire.terminate();
         }
     }
-}
-
-fn values(row: &DataRowBody) -> std::io::Result<Vec<Option<Vec<u8>>>> {
-    // The ranges were checked against the buffer by `postgres-protocol`; `get` keeps a mistake there from being a panic.
-    let value = |range: std::ops::Range<usize>| row.buffer().get(range).map(<[u8]>::to_vec);
-    row.ranges().map(|range| Ok(range.and_then(value))).collect()
-}
-
-/// The fields of an error or notice. What cannot be read is left out: an error must get through.
-pub(super) fn server_message(fields: &mut ErrorFields<'_>) -> ServerMessage {
-    let mut message = ServerMessage::default();
-    while let Ok(Some(field)) = fields.next() {
-        let text = String::from_utf8_lossy(field.value_bytes()).into_owned();
-        match field.type_() {
-            // "V" is never translated and wins; "S" is all that is there before the session has settled.
-            b'V' => message.severity = text,
-            b'S' if message.severity.is_empty() => message.severity = text,
-            b'C' => message.sqlstate = text,
-            b'M' => message.message = text,
-            b'D' => message.detail = Some(text),
-            b'H' => message.hint = Some(text),
-            _ => {}
-        }
-    }
-    message
 }

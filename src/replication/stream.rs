@@ -15,9 +15,9 @@ use crate::wal::{Lsn, PgTime, TimelineId};
 
 use super::copy_data::{WalCopyData, parse_wal, status_update};
 use super::error::ReplicationError;
+use super::frames::{Frame, out_of_step};
 use super::identify::{field, timeline};
 use super::session::Session;
-use super::wire::{Frame, out_of_step};
 
 const STARTING: &str = "starting to stream WAL";
 const STREAMING: &str = "streaming WAL";
