@@ -194,7 +194,12 @@ fn mistakes_in_the_configuration() {
             ":2\n",
             "HINT:  Is \"compression\" meant?",
         ),
-        ("[cluster.main]\nspool = \"here\"\n", "cannot be \"here\" (", ":2)\n", "HINT:  Allowed is an absolute path"),
+        (
+            "[cluster.main]\nrepository = \"here\"\n",
+            "cannot be \"here\" (",
+            ":2)\n",
+            "HINT:  Allowed is an absolute path",
+        ),
         ("[cluster.main]\nspool = \n", "cannot parse ", ":2: ", "HINT:  Correct this line"),
         ("[cluster.main]\n", "no repository is configured for cluster", "\"main\"\n", "PITR_REPOSITORY"),
         ("[cluster.a]\n[cluster.b]\n", "has several clusters and none was named", "\n", "--cluster NAME"),

@@ -151,4 +151,20 @@ mod tests {
             assert_eq!(numbers.len(), ExitStatus::ALL.len(), "{program}");
         }
     }
+
+    /// `docs/EXIT_CODES.md` has exactly these statuses, with these numbers and words.
+    #[test]
+    fn documented() {
+        let document = include_str!("../../docs/EXIT_CODES.md");
+        let rows: Vec<&str> =
+            document.lines().filter(|line| line.starts_with("| ") && !line.contains("---")).skip(1).collect();
+        let expected: Vec<String> = ExitStatus::ALL
+            .iter()
+            .map(|status| {
+                let (pitr, fetch) = (status.number(Program::Pitr), status.number(Program::Fetch));
+                format!("| {pitr} | {fetch} | {} |", status.meaning())
+            })
+            .collect();
+        assert_eq!(rows, expected);
+    }
 }
