@@ -165,10 +165,12 @@ impl ReplicationError {
             | ReplicationError::Silent { .. }
             | ReplicationError::Interrupted => false,
             ReplicationError::NoServer { failures } => failures.iter().all(ReplicationError::is_permanent),
-            // Connection trouble (08), too many connections and the like (53), shutting or starting up (57), system
-            // errors such as a full disk (58), and "wrong state" (55: a slot in use) pass; the rest needs a person.
+            // Connection trouble (08), too many connections and the like (53), wrong state (55: a slot in use), shutting
+            // down or starting up (57), system errors such as a full disk (58) pass, though a file that is gone (58P01:
+            // WAL that was removed) does not come back; the rest needs a person.
             ReplicationError::Server(message) => {
-                !["08", "53", "55", "57", "58"].iter().any(|class| message.sqlstate.starts_with(class))
+                let passes = ["08", "53", "55", "57", "58"].iter().any(|class| message.sqlstate.starts_with(class));
+                !passes || message.sqlstate == "58P01"
             }
         }
     }

@@ -204,3 +204,31 @@ fn a_name_too_long_for_tar() {
         session.identify_system().expect("the session can be used again");
     }
 }
+
+/// Promise: a backup that is given up ends on the server too, and a server that is stopped in the middle says so.
+#[test]
+fn given_up_and_stopped() {
+    for postgres in [majors().remove(0), newest()] {
+        let dir = TestDir::new();
+        let mut server = with_a_table(&dir, &postgres, &Options::default());
+        let options = BaseBackupOptions { rate_limit_kib: Some(1024), ..Default::default() };
+        let running = "SELECT count(*) FROM pg_stat_progress_basebackup";
+        let mut session = physical(&server);
+        BaseBackup::start(&mut session, &options).unwrap().next().expect("the first message");
+        assert_eq!(server.ask(running), "1");
+        drop(session);
+        crate::harness::wait_for("the backup to end", || (server.ask(running) == "0").then_some(()));
+
+        let mut session = physical(&server);
+        let mut backup = BaseBackup::start(&mut session, &options).unwrap();
+        server.stop(crate::harness::Stop::Fast);
+        let error = loop {
+            match backup.next() {
+                Ok(message) => assert!(message.is_some(), "the backup cannot have an end"),
+                Err(error) => break error,
+            }
+        };
+        let message = error.server_message().unwrap_or_else(|| panic!("{error}"));
+        assert!(message.severity == "FATAL" && !error.is_permanent(), "{message}");
+    }
+}
