@@ -1,3 +1,5 @@
+//! The scan against real WAL, whole and mutilated.
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 

@@ -66,6 +66,7 @@ impl SegmentScanner {
     }
 
     /// The page does not carry the address of its place.
+    #[cold]
     fn foreign_page(&self, page: &[u8], header: &PageHeader, address: Lsn) -> Stop {
         let zero = page.iter().all(|byte| *byte == 0);
         let old = header.magic == self.magic
@@ -113,11 +114,13 @@ impl SegmentScanner {
 
     /// An open record that ends before its header does: no length that [`super::super::record::check_length`] lets
     /// pass does that.
+    #[cold]
     pub(super) fn cut_off(&self, open: &OpenRecord) -> Stop {
         Stop::certain(open.start, Flaw::CutOff { expected: open.length, found: open.have })
     }
 
     /// A record's length is zero: `rest` is the page from there on.
+    #[cold]
     pub(super) fn no_record(&self, start: Lsn, rest: &[u8]) -> Stop {
         if rest.iter().all(|byte| *byte == 0) {
             return Stop::Flawed { damage: Damage { lsn: start, why: Flaw::RecordMissing }, certain: false };
@@ -127,6 +130,7 @@ impl SegmentScanner {
 
     /// A record that cannot be right. `header` begins with the record's header as far as it is there, `body` is the
     /// CRC-32C of what follows it, if that is known.
+    #[cold]
     pub(super) fn bad_record(&self, start: Lsn, why: Flaw, header: &[u8], body: Option<u32>) -> Stop {
         let page_end = start.0 / WAL_PAGE_SIZE as u64 * WAL_PAGE_SIZE as u64 + WAL_PAGE_SIZE as u64;
         let certain = page_end == self.segment.end().0 || self.is_ours(header, body);

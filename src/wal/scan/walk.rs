@@ -155,6 +155,7 @@ impl SegmentScanner {
     }
 
     /// Reads the record that begins at `at`. Returns where on the page the next one does.
+    #[inline]
     fn record(&mut self, page: &[u8], address: Lsn, at: usize, events: &mut dyn FnMut(Event)) -> Result<usize, Stop> {
         let start = Lsn(address.0 + at as u64);
         let rest = &page[at..];
@@ -170,7 +171,6 @@ impl SegmentScanner {
         // `check_length` saw to it that the header is there.
         let header = RecordHeader::read(header_bytes).ok_or_else(|| self.no_record(start, rest))?;
         let crc = crc32c::crc32c(body);
-        header.check(self.segment.major).map_err(|why| self.bad_record(start, why, header_bytes, Some(crc)))?;
         self.prove(start, &header, header_bytes, crc)?;
         let next = at + aligned(record.len());
         self.proved(start, &header, body, Lsn(address.0 + next as u64), events)?;
@@ -185,23 +185,32 @@ impl SegmentScanner {
         Ok(WAL_PAGE_SIZE)
     }
 
-    /// Checks the checksum and the link to the record before. `body` is the CRC-32C of what follows the header.
+    /// Checks header, checksum and the link to the record before. `body` is the CRC-32C of what follows the header.
+    #[inline]
     fn prove(&self, start: Lsn, header: &RecordHeader, header_bytes: &[u8], body: u32) -> Result<(), Stop> {
+        let linked = self.last_record.is_none_or(|last| last == header.previous);
+        if linked && finish_crc(body, header_bytes) == header.crc && header.check(self.segment.major).is_ok() {
+            return Ok(());
+        }
+        Err(self.disproved(start, header, header_bytes, body))
+    }
+
+    /// What [`Self::prove`] found.
+    #[cold]
+    fn disproved(&self, start: Lsn, header: &RecordHeader, header_bytes: &[u8], body: u32) -> Stop {
         let found = finish_crc(body, header_bytes);
-        if found != header.crc {
-            let why = Flaw::Checksum { expected: header.crc, found };
-            return Err(self.bad_record(start, why, header_bytes, Some(body)));
-        }
-        match self.last_record {
-            Some(expected) if expected != header.previous => {
-                let why = Flaw::PreviousRecord { expected, found: header.previous };
-                Err(self.bad_record(start, why, header_bytes, Some(body)))
+        let why = match (header.check(self.segment.major), self.last_record) {
+            (Err(why), _) => why,
+            (Ok(()), _) if found != header.crc => Flaw::Checksum { expected: header.crc, found },
+            (Ok(()), expected) => {
+                Flaw::PreviousRecord { expected: expected.unwrap_or_default(), found: header.previous }
             }
-            _ => Ok(()),
-        }
+        };
+        self.bad_record(start, why, header_bytes, Some(body))
     }
 
     /// Takes note of a proved record, and hands out its event.
+    #[inline]
     fn proved(
         &mut self,
         start: Lsn,
@@ -217,17 +226,22 @@ impl SegmentScanner {
         self.last_record = Some(start);
         self.facts.last_record = Some(start);
         self.facts.end = end;
+        // Almost all records are neither; they pass here hundreds of thousands of times a segment.
         if header.is_of_interest() {
-            match read_event(header, body, self.segment.major) {
-                Some((xid, kind)) => {
-                    let event = Event { lsn: start, end_lsn: end, xid, kind };
-                    self.facts.append(&event);
-                    events(event);
-                }
-                None => self.unread += 1,
-            }
+            self.event(start, header, body, end, events);
         }
         if header.is_switch() { Err(Stop::Switch) } else { Ok(()) }
+    }
+
+    fn event(&mut self, start: Lsn, header: &RecordHeader, body: &[u8], end: Lsn, events: &mut dyn FnMut(Event)) {
+        match read_event(header, body, self.segment.major) {
+            Some((xid, kind)) => {
+                let event = Event { lsn: start, end_lsn: end, xid, kind };
+                self.facts.append(&event);
+                events(event);
+            }
+            None => self.unread += 1,
+        }
     }
 }
 
