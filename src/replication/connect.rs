@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
 use super::auth::Login;
+use super::certificate;
 use super::conninfo::{ConnInfo, Endpoint, SslMode, TargetServer};
 use super::error::ReplicationError;
 use super::frames::out_of_step;
@@ -203,7 +204,8 @@ fn encrypt(
     match answer[0] {
         b'S' => {
             let stream = tls::handshake(socket, info, endpoint, wait)?;
-            let end_point = stream.conn.peer_certificates().and_then(|chain| chain.first()).and_then(tls::end_point);
+            let end_point =
+                stream.conn.peer_certificates().and_then(|chain| chain.first()).and_then(certificate::end_point);
             Ok((Transport::Tls(Box::new(stream)), end_point))
         }
         b'N' if encryption == Encryption::Must => Err(ReplicationError::TlsNotOffered { server: endpoint.to_string() }),

@@ -12,7 +12,9 @@
 //! Start at [`ConnInfo::parse`] and [`Session::connect`]; the bytes are in `frames` and [`copy_data`].
 
 mod auth;
+mod backup_command;
 mod base_backup;
+mod certificate;
 mod connect;
 pub mod conninfo;
 pub mod copy_data;
@@ -26,7 +28,8 @@ mod stream;
 mod tls;
 mod wire;
 
-pub use base_backup::{BackupEnd, BackupMessage, BackupTablespace, BaseBackup, BaseBackupOptions};
+pub use backup_command::BaseBackupOptions;
+pub use base_backup::{BackupEnd, BackupMessage, BackupTablespace, BaseBackup};
 pub use conninfo::{ConnInfo, ConnInfoError};
 pub use error::{ReplicationError, ServerMessage};
 pub use frames::read_recorded;
