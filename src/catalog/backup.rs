@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::chunk::ChunkId;
-use crate::wal::{Lsn, PgTime, PostgresMajor, SegmentName, SegmentSize, SystemIdentifier, TimelineId};
+use crate::wal::{BackupSource, Lsn, PgTime, PostgresMajor, SegmentName, SegmentSize, SystemIdentifier, TimelineId};
 
 /// The version of [`BackupInfo`]'s JSON that this program writes and reads.
 pub const INFO_FORMAT: u32 = 1;
@@ -120,16 +120,6 @@ pub struct WalRange {
     pub start_lsn: Lsn,
     /// The byte after the last one needed.
     pub end_lsn: Lsn,
-}
-
-/// Which server the backup was taken from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BackupSource {
-    /// The primary.
-    Primary,
-    /// A standby.
-    Standby,
 }
 
 /// How the WAL that the backup needs came into the repository.

@@ -4,6 +4,4 @@
 
 mod backup;
 
-pub use backup::{
-    BackupId, BackupIdError, BackupInfo, BackupSource, BackupWal, INFO_FORMAT, PackId, Tablespace, WalRange, WalTail,
-};
+pub use backup::{BackupId, BackupIdError, BackupInfo, BackupWal, INFO_FORMAT, PackId, Tablespace, WalRange, WalTail};

@@ -21,8 +21,8 @@ mod reference;
 pub mod tar;
 
 pub use identity::{ChunkId, PageHash, identify};
-pub(crate) use path::to_hex;
 pub use path::{EntryPath, PathError};
+pub(crate) use path::{from_hex, to_hex};
 pub use reference::{ChunkContent, ChunkError, ChunkRef, MAX_PAGE_SETS, PageSet, Place, assemble};
 
 /// Bytes in every chunk of a file but its last.

@@ -7,6 +7,7 @@
 //! `pitr-wal-push` and `pitr-wal-fetch` do not pass through here: they read their few arguments themselves, because
 //! they are started once a segment.
 
+pub mod backup;
 pub mod call;
 pub mod config_show;
 mod context;
@@ -74,6 +75,7 @@ pub struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Init(init::Args),
+    Backup(backup::Args),
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -92,6 +94,7 @@ impl Verb {
     fn run(&self, context: &Context) -> Result<ExitStatus, Report> {
         match self {
             Verb::Init(args) => init::run(args, context).map_err(|error| error.report()),
+            Verb::Backup(args) => backup::run(args, context).map_err(|error| error.report()),
             Verb::Config { verb: ConfigVerb::Show(args) } => {
                 config_show::run(args, context).map_err(|error| error.report())
             }

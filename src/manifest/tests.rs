@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 
 use super::*;
-use crate::catalog::{BackupId, BackupSource, Tablespace, WalRange};
+use crate::catalog::{BackupId, Tablespace, WalRange};
 use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkId, ChunkRef, EntryPath, Place};
-use crate::wal::{Lsn, PgTime, PostgresMajor, SegmentSize, SystemIdentifier, TimelineId};
+use crate::wal::{BackupSource, Lsn, PgTime, PostgresMajor, SegmentSize, SystemIdentifier, TimelineId};
 
 fn header() -> ManifestHeader {
     let id = BackupId::new(PgTime(800_000_000_000_000), 7);

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{BackupId, BackupSource, Tablespace, WalRange};
+use crate::catalog::{BackupId, Tablespace, WalRange};
 use crate::chunk::{ChunkRef, EntryPath};
-use crate::wal::{Lsn, PgTime, PostgresMajor, SegmentSize, SystemIdentifier, TimelineId};
+use crate::wal::{BackupSource, Lsn, PgTime, PostgresMajor, SegmentSize, SystemIdentifier, TimelineId};
 
 /// The version of the manifest that this program writes and reads.
 pub const MANIFEST_FORMAT: u32 = 1;

@@ -8,6 +8,7 @@
 //! * [`Report`] is one error told; [`Explain`] turns an error into one.
 //! * [`run_program`] is the frame of every binary: it prints what went wrong, catches panics, and chooses the status.
 
+mod backup;
 mod call;
 mod command;
 mod config;

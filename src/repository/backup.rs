@@ -127,6 +127,18 @@ impl ServerRepository {
         Ok(self.storage.create(&keys::pack(&self.folder, id))?)
     }
 
+    /// What a failure to write to a pack under way means: the pack's place is added.
+    #[must_use]
+    pub fn pack_failed(&self, id: PackId, error: &io::Error) -> RepositoryError {
+        self.storage.failed("write", &keys::pack(&self.folder, id), error).into()
+    }
+
+    /// What a failure to write to a manifest under way means: the manifest's place is added.
+    #[must_use]
+    pub fn manifest_failed(&self, id: BackupId, error: &io::Error) -> RepositoryError {
+        self.storage.failed("write", &keys::manifest(&self.folder, id), error).into()
+    }
+
     /// Makes a pack durable.
     ///
     /// # Errors

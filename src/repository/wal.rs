@@ -1,13 +1,15 @@
 //! WAL files in the repository: archived once, fetched checked, listed by timeline.
 
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Conflict, RepositoryError, ServerRepository, keys};
 use crate::codec::stored::{self, StoredError};
-use crate::codec::{Compression, Details, Footer};
+use crate::codec::{Compression, Details, Footer, Origin};
 use crate::storage::{Key, Put};
 use crate::wal::{
-    PgTime, PostgresMajor, SegmentFacts, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
+    Completeness, Event, EventKind, PgTime, PostgresMajor, SegmentFacts, SegmentHeader, SegmentName, SegmentSize,
+    TimelineHistory, TimelineId, WalFileName, scan_segment,
 };
 
 pub use super::keys::WalObjectName;
@@ -32,6 +34,50 @@ pub struct NewWalFile<'a> {
     pub details: Details,
     /// Now, by this host's clock.
     pub archived_at: PgTime,
+}
+
+impl<'a> NewWalFile<'a> {
+    /// A file of which nothing is known but its name and who archives it.
+    #[must_use]
+    pub fn new(file: WalFileName, raw: &'a [u8], archived_by: Origin, archived_at: PgTime) -> Self {
+        let details = Details { archived_by, ..Details::default() };
+        NewWalFile { file, raw, written_by: None, facts: None, details, archived_at }
+    }
+
+    /// With the records of a segment or `.partial` read. `header` is what the file begins with, checked against its name.
+    #[must_use]
+    pub fn with_records(mut self, header: &SegmentHeader) -> Self {
+        self.written_by = Some((header.major, header.segment_size));
+        let completeness = match self.file {
+            WalFileName::Partial(_) => Completeness::MayEnd,
+            _ => Completeness::Complete,
+        };
+        // A fault in the reading of records must not keep WAL from being archived: the file is then stored like one
+        // that was not read, under its true name.
+        let raw = self.raw;
+        if let Ok(scan) = catch_unwind(AssertUnwindSafe(|| scan_segment(raw, header, completeness))) {
+            self.facts = Some(scan.facts);
+            self.details.events = scan.events.into_iter().filter(is_remarkable).collect();
+            self.details.head = scan.head;
+            self.details.tail = scan.tail;
+            self.details.damage = scan.damage.map(Into::into);
+        }
+        self
+    }
+}
+
+/// Commits and aborts that drop nothing are only counted: there are hundreds of thousands of them.
+fn is_remarkable(event: &Event) -> bool {
+    match &event.kind {
+        EventKind::Commit(end) | EventKind::Abort(end) => end.dropped_count > 0 || end.cut,
+        EventKind::Prepare { .. }
+        | EventKind::RestorePoint { .. }
+        | EventKind::Checkpoint { .. }
+        | EventKind::ParameterChange(_)
+        | EventKind::EndOfRecovery { .. }
+        | EventKind::BackupEnd { .. }
+        | EventKind::OverwriteContrecord { .. } => true,
+    }
 }
 
 /// What came of archiving a file.

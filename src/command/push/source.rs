@@ -2,16 +2,14 @@
 
 use std::fs::{File, Metadata};
 use std::io::Read;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use super::PushError;
-use crate::codec::{Details, Origin};
+use crate::codec::Origin;
 use crate::repository::ServerRecord;
 use crate::repository::wal::NewWalFile;
 use crate::wal::{
-    Completeness, Event, EventKind, LONG_HEADER_SIZE, PgTime, SegmentHeader, SegmentName, TimelineHistory, WalFileName,
-    check_segment_header, scan_segment,
+    LONG_HEADER_SIZE, PgTime, SegmentHeader, SegmentName, TimelineHistory, WalFileName, check_segment_header,
 };
 
 /// Longest file that is a segment, and longest that is not, in bytes.
@@ -111,44 +109,10 @@ impl Source {
 impl Content {
     /// Reads the records and puts together what is to be stored.
     pub(super) fn describe(&self, archived_by: Origin, archived_at: PgTime) -> NewWalFile<'_> {
-        let mut new = NewWalFile {
-            file: self.file_name,
-            raw: &self.raw,
-            written_by: self.header.map(|header| (header.major, header.segment_size)),
-            facts: None,
-            details: Details { archived_by, ..Details::default() },
-            archived_at,
-        };
-        let completeness = match self.file_name {
-            WalFileName::Segment(_) => Completeness::Complete,
-            WalFileName::Partial(_) => Completeness::MayEnd,
-            WalFileName::History(_) | WalFileName::Backup { .. } => return new,
-        };
-        let Some(header) = self.header else { return new };
-        // A fault in the reading of records must not keep WAL from being archived: the file is then stored like one
-        // that was not read, under its true name.
-        let Ok(scan) = catch_unwind(AssertUnwindSafe(|| scan_segment(&self.raw, &header, completeness))) else {
-            return new;
-        };
-        new.facts = Some(scan.facts);
-        new.details.events = scan.events.into_iter().filter(is_remarkable).collect();
-        new.details.head = scan.head;
-        new.details.tail = scan.tail;
-        new.details.damage = scan.damage.map(Into::into);
-        new
-    }
-}
-
-/// Commits and aborts that drop nothing are only counted: there are hundreds of thousands of them.
-fn is_remarkable(event: &Event) -> bool {
-    match &event.kind {
-        EventKind::Commit(end) | EventKind::Abort(end) => end.dropped_count > 0 || end.cut,
-        EventKind::Prepare { .. }
-        | EventKind::RestorePoint { .. }
-        | EventKind::Checkpoint { .. }
-        | EventKind::ParameterChange(_)
-        | EventKind::EndOfRecovery { .. }
-        | EventKind::BackupEnd { .. }
-        | EventKind::OverwriteContrecord { .. } => true,
+        let new = NewWalFile::new(self.file_name, &self.raw, archived_by, archived_at);
+        match &self.header {
+            Some(header) => new.with_records(header),
+            None => new,
+        }
     }
 }

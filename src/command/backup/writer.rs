@@ -1,0 +1,279 @@
+//! The end of the pipeline: chunks in the order of the stream into packs, files into manifest lines.
+
+use std::io::Write;
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use super::BackupError;
+use super::check::Arrived;
+use super::worker::{Done, Stored};
+use crate::catalog::PackId;
+use crate::chunk::pack::{PackEntry, PackIndex};
+use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkRef, EntryPath, Place};
+use crate::manifest::server::ServerFile;
+use crate::manifest::{
+    BadPages, ConfigFile, Directory, FileEntry, MAX_CHUNKS_PER_LINE, ManifestLine, ManifestWriter, Symlink,
+};
+use crate::repository::ServerRepository;
+use crate::storage::NewObject;
+
+/// A pack is closed when it holds this much. Large enough that a request or an fsync for each is nothing, small enough that
+/// one can be held in memory by whoever must.
+const PACK_BYTES: u64 = 64 << 20;
+/// A pack of very many small chunks is closed when its index holds this much.
+const INDEX_BYTES: usize = 4 << 20;
+/// Files with bad pages, and blocks of each, that are kept to be named.
+const BAD_KEPT: usize = 1000;
+
+/// What comes down the pipeline, in the order of the server's stream.
+pub(super) enum Item {
+    /// A directory.
+    Directory(Directory),
+    /// A tablespace's link.
+    Symlink(Symlink),
+    /// A file begins.
+    Begin(FileKind),
+    /// The file's next chunk, once a worker is done with it.
+    Chunk(Receiver<Result<Done, BackupError>>),
+    /// The file is complete.
+    End,
+    /// The server's manifest tells of these files.
+    Claims(Vec<ServerFile>),
+    /// The server's manifest has told all.
+    ClaimsEnd,
+    /// Everything has been sent. A stream without this end has failed, and nothing more need be written.
+    Finish,
+}
+
+/// A file, and what is to be done with it.
+pub(super) enum FileKind {
+    /// Part of the data directory or a tablespace; the server's manifest must know it.
+    Data(FileMeta),
+    /// The server's manifest itself. Its size shows only at its end.
+    ServerManifest,
+    /// From outside the data directory: its path on the server, and why it is missing, if it is.
+    Config(String, Option<String>),
+}
+
+/// What the stream says of a file before its content.
+#[derive(Clone, Debug)]
+pub(super) struct FileMeta {
+    pub(super) path: EntryPath,
+    pub(super) tablespace: Option<u32>,
+    pub(super) mode: u32,
+    pub(super) size: u64,
+    pub(super) modified_at: i64,
+}
+
+/// A pack on its way to being durable.
+pub(super) type Publish = (PackId, Box<dyn NewObject>);
+
+/// What the writer leaves.
+pub(super) struct Written {
+    /// The manifest, without its end.
+    pub(super) manifest: ManifestWriter<Box<dyn NewObject>>,
+    /// Packs written.
+    pub(super) packs: u32,
+    /// Their bytes.
+    pub(super) stored_bytes: u64,
+    /// Pages that look damaged.
+    pub(super) suspects: Vec<BadPages>,
+}
+
+/// The writer's state between items.
+pub(super) struct Writer<'a> {
+    repository: &'a ServerRepository,
+    publisher: SyncSender<Publish>,
+    manifest: ManifestWriter<Box<dyn NewObject>>,
+    arrived: Arrived,
+    pack: Option<OpenPack>,
+    next_pack: PackId,
+    stored_bytes: u64,
+    file: Option<OpenFile>,
+    suspects: Vec<BadPages>,
+}
+
+struct OpenPack {
+    id: PackId,
+    object: Box<dyn NewObject>,
+    bytes: u64,
+    index: PackIndex,
+}
+
+struct OpenFile {
+    kind: FileKind,
+    chunks: Vec<ChunkRef>,
+    /// Where in the file the first of `chunks` belongs.
+    from: u64,
+    /// Bytes that have come.
+    size: u64,
+    crc32c: u32,
+    bad_blocks: Vec<u32>,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(
+        repository: &'a ServerRepository,
+        first_pack: PackId,
+        manifest: ManifestWriter<Box<dyn NewObject>>,
+        publisher: SyncSender<Publish>,
+    ) -> Self {
+        let (arrived, suspects) = (Arrived::default(), Vec::new());
+        let next_pack = first_pack;
+        Writer {
+            repository,
+            publisher,
+            manifest,
+            arrived,
+            pack: None,
+            next_pack,
+            stored_bytes: 0,
+            file: None,
+            suspects,
+        }
+    }
+
+    /// Writes until the stream ends.
+    pub(super) fn run(mut self, items: Receiver<Item>) -> Result<Written, BackupError> {
+        for item in items {
+            match item {
+                Item::Directory(line) => self.line(ManifestLine::Directory(line))?,
+                Item::Symlink(line) => self.line(ManifestLine::Symlink(line))?,
+                Item::Begin(kind) => self.file = Some(OpenFile::new(kind)),
+                Item::Chunk(done) => self.chunk(done.recv().map_err(|_| BackupError::Broken)??)?,
+                Item::End => self.end_of_file()?,
+                Item::Claims(claims) => claims.iter().try_for_each(|claim| self.arrived.compare(claim))?,
+                Item::ClaimsEnd => self.arrived.finish()?,
+                Item::Finish => {
+                    self.close_pack()?;
+                    let (packs, stored_bytes) = (self.next_pack.number, self.stored_bytes);
+                    return Ok(Written { manifest: self.manifest, packs, stored_bytes, suspects: self.suspects });
+                }
+            }
+        }
+        Err(BackupError::Broken)
+    }
+
+    fn line(&mut self, line: ManifestLine) -> Result<(), BackupError> {
+        let failed = |error| self.repository.manifest_failed(self.next_pack.backup, &error).into();
+        self.manifest.write(line).map_err(failed)
+    }
+
+    fn chunk(&mut self, done: Done) -> Result<(), BackupError> {
+        let content = match done.stored {
+            Some(stored) => {
+                ChunkContent::Stored { id: stored.id, base: self.store(done.raw_length, &stored)?, sets: Vec::new() }
+            }
+            None => ChunkContent::Zero,
+        };
+        let file = self.file.as_mut().ok_or(BackupError::Broken)?;
+        file.crc32c = crc32c::crc32c_combine(file.crc32c, done.crc32c, done.raw_length as usize);
+        file.size += u64::from(done.raw_length);
+        file.chunks.push(ChunkRef { raw_length: done.raw_length, content });
+        file.bad_blocks.extend(done.bad_blocks);
+        if file.chunks.len() == MAX_CHUNKS_PER_LINE { self.part_of_file() } else { Ok(()) }
+    }
+
+    /// Writes a line for the chunks gathered so far, unless they are the file's last.
+    fn part_of_file(&mut self) -> Result<(), BackupError> {
+        let Some(file) = self.file.as_mut() else { return Ok(()) };
+        match &file.kind {
+            FileKind::Data(meta) if file.size < meta.size => {
+                let chunks = std::mem::take(&mut file.chunks);
+                let line = entry(meta, file.from, chunks, None);
+                file.from = file.size;
+                self.line(ManifestLine::File(line))
+            }
+            FileKind::Data(_) => Ok(()),
+            FileKind::ServerManifest | FileKind::Config(..) => Err(BackupError::ManifestTooLarge),
+        }
+    }
+
+    fn end_of_file(&mut self) -> Result<(), BackupError> {
+        let file = self.file.take().ok_or(BackupError::Broken)?;
+        let OpenFile { kind, chunks, from, size, crc32c, bad_blocks } = file;
+        match kind {
+            FileKind::Data(meta) => {
+                self.arrived.note(meta.path.as_bytes(), meta.tablespace, size, crc32c);
+                self.line(ManifestLine::File(entry(&meta, from, chunks, Some(crc32c))))?;
+                if !bad_blocks.is_empty() && self.suspects.len() < BAD_KEPT {
+                    let blocks = bad_blocks.into_iter().take(BAD_KEPT).collect();
+                    self.suspects.push(BadPages { path: meta.path, tablespace: meta.tablespace, blocks });
+                }
+                Ok(())
+            }
+            FileKind::ServerManifest => {
+                let path = EntryPath::new(b"backup_manifest").map_err(|_| BackupError::Broken)?;
+                let meta = FileMeta { path, tablespace: None, mode: 0o600, size, modified_at: 0 };
+                self.line(ManifestLine::File(entry(&meta, 0, chunks, Some(crc32c))))
+            }
+            FileKind::Config(source, missing) => {
+                self.line(ManifestLine::Config(ConfigFile { source, size, chunks, missing }))
+            }
+        }
+    }
+
+    /// Puts a frame into the open pack.
+    fn store(&mut self, raw_length: u32, stored: &Stored) -> Result<Place, BackupError> {
+        let pack = match &mut self.pack {
+            Some(pack) => pack,
+            none => {
+                let id = self.next_pack;
+                let object = self.repository.create_pack(id)?;
+                none.insert(OpenPack { id, object, bytes: 0, index: PackIndex::default() })
+            }
+        };
+        write(self.repository, pack, &stored.frame)?;
+        // A frame is hardly longer than a chunk.
+        let stored_length = stored.frame.len() as u32;
+        let offset = pack.bytes - u64::from(stored_length);
+        pack.index.push(&PackEntry {
+            id: stored.id,
+            offset,
+            stored_length,
+            raw_length,
+            page_set: false,
+            pages: stored.pages.clone(),
+        });
+        let place = Place { source: 0, pack: pack.id.number, offset, length: stored_length };
+        if pack.bytes + CHUNK_BYTES as u64 > PACK_BYTES || pack.index.bytes() > INDEX_BYTES {
+            self.close_pack()?;
+        }
+        Ok(place)
+    }
+
+    /// Ends the open pack and hands it over to be made durable.
+    fn close_pack(&mut self) -> Result<(), BackupError> {
+        let Some(mut pack) = self.pack.take() else { return Ok(()) };
+        let end = pack.index.finish(pack.id, self.repository.system_identifier());
+        let end = end.map_err(|source| BackupError::Local { action: "write the index of a pack", source })?;
+        write(self.repository, &mut pack, &end)?;
+        self.stored_bytes += pack.bytes;
+        self.next_pack.number += 1;
+        self.publisher.send((pack.id, pack.object)).map_err(|_| BackupError::Broken)
+    }
+}
+
+impl OpenFile {
+    fn new(kind: FileKind) -> Self {
+        OpenFile { kind, chunks: Vec::new(), from: 0, size: 0, crc32c: 0, bad_blocks: Vec::new() }
+    }
+}
+
+fn entry(meta: &FileMeta, from: u64, chunks: Vec<ChunkRef>, crc32c: Option<u32>) -> FileEntry {
+    FileEntry {
+        path: meta.path.clone(),
+        tablespace: meta.tablespace,
+        mode: meta.mode,
+        size: meta.size,
+        modified_at: meta.modified_at,
+        from,
+        chunks,
+        crc32c: crc32c.map(|crc| format!("{crc:08x}")),
+    }
+}
+
+fn write(repository: &ServerRepository, pack: &mut OpenPack, bytes: &[u8]) -> Result<(), BackupError> {
+    pack.object.write_all(bytes).map_err(|error| repository.pack_failed(pack.id, &error))?;
+    pack.bytes += bytes.len() as u64;
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! What to tell about base backups that were not taken.
+
+use super::{ExitStatus, Explain, Report};
+use crate::command::backup::BackupError;
+use crate::replication::ReplicationError;
+
+/// What it means that a backup failed, whatever the reason.
+const NO_BACKUP: &str =
+    "There is no new backup; what was stored of it does not count. Earlier backups and archived WAL are not affected.";
+
+impl Explain for BackupError {
+    fn report(&self) -> Report {
+        let (status, hint) = match self {
+            BackupError::Config(error) => return error.report(),
+            BackupError::Repository(error) => return no_backup(error.report()),
+            BackupError::Server(error) => return no_backup(error.report()),
+            BackupError::Session(error) => return session(self, error),
+            BackupError::Record { .. } => (
+                ExitStatus::WrongCluster,
+                "Was the server upgraded? \"pitr init --upgraded\" announces it. Otherwise look at conninfo: is it the right server?",
+            ),
+            BackupError::NotArchiving { .. } => (
+                ExitStatus::Refused,
+                "Set archive_mode = on and archive_command as \"pitr init\" shows, or use --wal stream, which brings the WAL of the \
+                 backup along (it can then be restored to its own end, and no further).",
+            ),
+            BackupError::Tar(_) | BackupError::Entry { .. } => {
+                (ExitStatus::Unsupported, "Is it a plain PostgreSQL server, and no proxy between? Please report it.")
+            }
+            BackupError::ServerManifest(_) | BackupError::ManifestTooLarge => {
+                (ExitStatus::Unsupported, "Take the backup again; if it fails again, please report it.")
+            }
+            BackupError::FileDiffers { .. } => (
+                ExitStatus::Damaged,
+                "Something between the server's disk and this program changes data: memory or the network. Take the backup again, and \
+                 look at the hardware if it fails again.",
+            ),
+            BackupError::Label(_) | BackupError::NoLabel | BackupError::LabelDiffers { .. } => {
+                (ExitStatus::Unsupported, "Is it a plain PostgreSQL server, and no proxy between? Please report it.")
+            }
+            BackupError::TimelineChanged { .. } => (
+                ExitStatus::Server,
+                "The server was promoted, or its primary was replaced, while it sent the data. Take the backup again.",
+            ),
+            BackupError::WalMissing { standby: true, .. } => (
+                ExitStatus::Timeout,
+                "A standby cannot end a WAL segment: it takes activity on the primary, or \"SELECT pg_switch_wal()\" there. Is archiving \
+                 working on the primary (\"pitr check\")? --wal-timeout gives it longer, --wal stream does without the archiver.",
+            ),
+            BackupError::WalMissing { standby: false, .. } => (
+                ExitStatus::Timeout,
+                "Is archiving working? Look at the server's log and at pg_stat_archiver, and run \"pitr check\". --wal-timeout gives it \
+                 longer, --wal stream does without the archiver.",
+            ),
+            BackupError::StreamedWal(_) => {
+                (ExitStatus::Damaged, "Look at the server's log and disk. Take the backup again.")
+            }
+            BackupError::Local { .. } => (ExitStatus::Local, "Look at the free memory and disk space of this machine."),
+            BackupError::Interrupted => (ExitStatus::Interrupted, "Take the backup again when it suits."),
+            BackupError::Broken => (ExitStatus::Internal, "Please report it."),
+        };
+        Report::new(status, self.to_string(), NO_BACKUP, hint)
+    }
+}
+
+/// The advice of the layer below, with what it means here.
+fn no_backup(report: Report) -> Report {
+    Report { meaning: NO_BACKUP.to_owned(), ..report }
+}
+
+fn session(error: &BackupError, cause: &ReplicationError) -> Report {
+    let report = cause.report();
+    // Raised by the server at the end of a backup during which it was promoted (do_pg_backup_stop).
+    let promoted = matches!(cause, ReplicationError::Server(message) if message.message.contains("promoted"));
+    let hint = if promoted {
+        "The standby was promoted while it sent the data. Take the backup again.".into()
+    } else {
+        report.hint
+    };
+    Report { what: error.to_string(), meaning: NO_BACKUP.to_owned(), hint, status: report.status }
+}
