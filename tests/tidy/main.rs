@@ -100,7 +100,7 @@ fn only_durable_makes_things_durable() {
 /// Promise: each module has a front page.
 #[test]
 fn each_module_begins_with_its_front_page() {
-    let rust = all_files().into_iter().filter(|file| file.is_rust() && !file.path.starts_with("fuzz/"));
+    let rust = all_files().into_iter().filter(File::is_rust);
     check("A file begins with `//!`: what it is for, its layer, what it leaves to others:", rust, |file| {
         source::missing_front_page(&file.text)
     });

@@ -49,7 +49,6 @@ pub(crate) fn is_below_one_of(path: &str, modules: &[String]) -> bool {
 
 /// A file that does not begin with `//!`.
 pub(crate) fn missing_front_page(text: &str) -> Vec<String> {
-    // A fuzz target or a generated file may have to say `#![no_main]` first; nothing else may.
     let says = text.lines().next().is_some_and(|line| line.starts_with("//!"));
     if says { Vec::new() } else { vec!["does not begin with //!".to_owned()] }
 }
