@@ -39,6 +39,10 @@ const STALE: [&str; 15] = [
     "restore_command",
 ];
 
+/// The settings that name a target. More than one, or one that is not ours, stops the server.
+const TARGETS: [&str; 5] =
+    ["recovery_target", "recovery_target_lsn", "recovery_target_name", "recovery_target_time", "recovery_target_xid"];
+
 /// What the server does when it has reached the target (`recovery_target_action`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -66,6 +70,8 @@ impl TargetAction {
 /// How `restore_command` calls `pitr-wal-fetch`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FetchCommand {
+    /// Environment variables that it needs: the server has another environment than whoever restores.
+    pub environment: Vec<(String, String)>,
     /// Absolute path of `pitr-wal-fetch`.
     pub program: PathBuf,
     /// Arguments before `%f` and `%p`.
@@ -138,7 +144,11 @@ impl FetchCommand {
     /// # Errors
     /// A path that cannot be quoted.
     pub fn command(&self) -> Result<String, UnquotablePath> {
-        let mut command = quote::command_word(quote::path_text(&self.program)?);
+        let mut command = String::new();
+        for (name, value) in &self.environment {
+            command.push_str(&format!("{name}={} ", quote::command_word(quote::path_text(value.as_ref())?)));
+        }
+        command.push_str(&quote::command_word(quote::path_text(&self.program)?));
         for argument in &self.arguments {
             command.push(' ');
             command.push_str(&quote::command_word(quote::path_text(argument.as_ref())?));
@@ -184,19 +194,20 @@ pub fn rewrite(existing: &[u8], block: &str) -> Vec<u8> {
     kept
 }
 
-/// Names of recovery targets that a configuration file sets (not those commented out). More than one target, or one that is
-/// not ours, stops the server.
+/// A `postgresql.conf` whose recovery targets are commented out; `None` if it sets none. Ours is in `postgresql.auto.conf`, and
+/// a second one stops the server.
 #[must_use]
-pub fn targets_set_in(file: &[u8]) -> Vec<String> {
-    const TARGETS: [&str; 5] = [
-        "recovery_target",
-        "recovery_target_lsn",
-        "recovery_target_name",
-        "recovery_target_time",
-        "recovery_target_xid",
-    ];
-    let names = file.split(|byte| *byte == b'\n').filter_map(|line| name_of(line.trim_ascii()));
-    names.filter(|name| TARGETS.contains(&name.as_str())).collect()
+pub fn without_targets(file: &[u8]) -> Option<Vec<u8>> {
+    let mut found = false;
+    let mut quiet = Vec::with_capacity(file.len() + 64);
+    for line in file.split_inclusive(|byte| *byte == b'\n') {
+        if name_of(line.trim_ascii()).is_some_and(|name| TARGETS.contains(&name.as_str())) {
+            found = true;
+            quiet.extend_from_slice(b"# Commented out by pitr restore: ");
+        }
+        quiet.extend_from_slice(line);
+    }
+    found.then_some(quiet)
 }
 
 /// The name of the setting on a line: letters, digits, underscores and dots before `=` or a blank. Names have no case.
@@ -217,6 +228,7 @@ mod tests {
             timeline: TimelineId(10),
             action: TargetAction::Promote,
             fetch: FetchCommand {
+                environment: vec![("PITR_SPOOL".into(), "/a b".into())],
                 program: "/opt/it's 100%/pitr-wal-fetch".into(),
                 arguments: vec!["--config".into(), "/etc/a b\\c.toml".into()],
             },
@@ -239,8 +251,9 @@ mod tests {
         ];
         for (kind, expected) in cases {
             let block = settings(RecoveryTarget::inclusive(kind)).block().expect("quotable");
-            let targets = targets_set_in(block.as_bytes());
-            assert_eq!(targets.len(), usize::from(expected.is_some()), "{block}");
+            let targets = block.lines().filter_map(|line| name_of(line.as_bytes()));
+            let targets = targets.filter(|name| TARGETS.contains(&name.as_str())).count();
+            assert_eq!(targets, usize::from(expected.is_some()), "{block}");
             assert!(expected.is_none_or(|line| block.lines().any(|found| found == line)), "{block}");
             assert!(block.contains("recovery_target_timeline = '10'\n"), "{block}");
             assert!(!block.contains("inclusive"), "{block}");
@@ -260,9 +273,20 @@ mod tests {
     #[test]
     fn restore_command() {
         let block = settings(RecoveryTarget::inclusive(TargetKind::Latest)).block().expect("quotable");
-        let expected =
-            r#"restore_command = '''/opt/it''\\''''s 100%%/pitr-wal-fetch'' --config ''/etc/a b\\c.toml'' %f "%p"'"#;
+        let expected = r#"restore_command = 'PITR_SPOOL=''/a b'' ''/opt/it''\\''''s 100%%/pitr-wal-fetch'' --config ''/etc/a b\\c.toml'' %f "%p"'"#;
         assert!(block.lines().any(|line| line == expected), "{block}");
+    }
+
+    /// A target in `postgresql.conf` would be a second one; lines that only look like one stay as they are.
+    #[test]
+    fn targets_in_the_main_file() {
+        let file =
+            b"port = 5432\n#recovery_target_lsn = '1/2'\n recovery_target_xid='7'\nrecovery_target_action = pause";
+        let quiet = without_targets(file).expect("one target");
+        let expected = "port = 5432\n#recovery_target_lsn = '1/2'\n\
+            # Commented out by pitr restore:  recovery_target_xid='7'\nrecovery_target_action = pause";
+        assert_eq!(String::from_utf8_lossy(&quiet), expected);
+        assert_eq!(without_targets(&quiet), None);
     }
 
     /// Nothing of an earlier recovery survives, neither what this program wrote nor what others did; all else does.
