@@ -16,6 +16,7 @@ pub mod host;
 pub mod init;
 mod output;
 pub mod push;
+pub mod restore;
 pub mod server;
 
 pub use context::{Context, Interrupt};
@@ -76,6 +77,7 @@ pub struct GlobalArgs {
 enum Verb {
     Init(init::Args),
     Backup(backup::Args),
+    Restore(Box<restore::Args>),
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -95,6 +97,7 @@ impl Verb {
         match self {
             Verb::Init(args) => init::run(args, context).map_err(|error| error.report()),
             Verb::Backup(args) => backup::run(args, context).map_err(|error| error.report()),
+            Verb::Restore(args) => restore::run(args, context).map_err(|error| error.report()),
             Verb::Config { verb: ConfigVerb::Show(args) } => {
                 config_show::run(args, context).map_err(|error| error.report())
             }

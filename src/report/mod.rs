@@ -17,6 +17,7 @@ mod panic;
 pub mod push;
 mod replication;
 mod repository;
+mod restore;
 mod status;
 mod storage;
 

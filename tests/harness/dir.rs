@@ -60,16 +60,18 @@ impl TestDir {
         command
     }
 
-    /// Where the test user finds one of our binaries: linked into the test's directory at the first use, since the build
-    /// directory may lie below `/root`.
+    /// Where the test user finds one of our binaries: all three side by side, as they are installed, linked into the test's
+    /// directory at the first use, since the build directory may lie below `/root`.
     pub fn binary(&self, name: &str) -> PathBuf {
         let path = self.join("bin").join(name);
         if !path.exists() {
             fs::create_dir_all(self.join("bin")).expect("could not make a directory");
             give_to_test_user(&self.join("bin"));
-            let built = built_binary(name);
-            if fs::hard_link(&built, &path).is_err() {
-                fs::copy(&built, &path).expect("could not copy a binary");
+            for name in ["pitr", "pitr-wal-push", "pitr-wal-fetch"] {
+                let (built, path) = (built_binary(name), self.join("bin").join(name));
+                if fs::hard_link(&built, &path).is_err() {
+                    fs::copy(&built, &path).expect("could not copy a binary");
+                }
             }
         }
         path

@@ -1,0 +1,196 @@
+//! The command line of `pitr restore`.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use crate::catalog::BackupId;
+use crate::durable::Owner;
+use crate::pgdata::TargetAction;
+use crate::wal::{SystemIdentifier, TimelineId};
+
+/// Bring a cluster back to a moment, in a directory of its own
+///
+/// Says first whether the moment can be reached, from which backup, along which timelines, and what the last commit
+/// before it is; then asks; then writes. The living cluster is not touched: the result is a clone that does not archive,
+/// unless --take-over says that it replaces the cluster. A restore that broke off is run again with the same words.
+///
+/// Times: 2026-03-02 14:25:03.123456+01, "2026-03-02 14:25 Europe/Berlin", "yesterday 14:25", 14:25, "5 min ago". A time
+/// without a zone is in this host's; the plan shows it back in UTC.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+#[command(group = clap::ArgGroup::new("target_kind").required(true).args(["to", "to_lsn", "to_xid", "to_name"]))]
+pub struct Args {
+    /// Time to go to, or "latest" (the end of the WAL), or "immediate" (as soon as the backup is consistent)
+    #[arg(long, value_name = "TIME", help_heading = "Where to stop")]
+    pub to: Option<String>,
+    /// WAL position to go to
+    #[arg(long, value_name = "LSN", help_heading = "Where to stop")]
+    pub to_lsn: Option<String>,
+    /// Transaction to go to
+    #[arg(long, value_name = "XID", help_heading = "Where to stop")]
+    pub to_xid: Option<String>,
+    /// Restore point to go to (made by pg_create_restore_point)
+    #[arg(long, value_name = "NAME", help_heading = "Where to stop")]
+    pub to_name: Option<String>,
+    /// Stop just before the time, position or transaction instead of just after it
+    #[arg(long, help_heading = "Where to stop")]
+    pub exclusive: bool,
+    /// Timeline to follow, instead of the newest that holds the target
+    #[arg(long, value_name = "N", value_parser = timeline, help_heading = "Where to stop")]
+    pub timeline: Option<TimelineId>,
+    /// Base backup to begin with, instead of the latest that leads to the target
+    #[arg(long, value_name = "ID", help_heading = "Where to stop")]
+    pub backup: Option<BackupId>,
+    /// Which of the cluster's system identifiers, if it went through pg_upgrade
+    #[arg(long, value_name = "ID", help_heading = "Where to stop")]
+    pub system_identifier: Option<SystemIdentifier>,
+
+    /// Directory to restore into
+    #[arg(long, value_name = "DIR", required_unless_present = "dry_run", help_heading = "Where to write")]
+    pub target: Option<PathBuf>,
+    /// Directory for pg_wal, outside the target
+    #[arg(long, value_name = "DIR", help_heading = "Where to write")]
+    pub waldir: Option<PathBuf>,
+    /// Put the tablespace that was at OLD to NEW; may be given several times
+    #[arg(long, value_name = "OLD=NEW", value_parser = mapping, help_heading = "Where to write")]
+    pub tablespace: Vec<(String, PathBuf)>,
+    /// Replace what the target, --waldir and tablespaces hold; a running server is refused all the same
+    #[arg(long, help_heading = "Where to write")]
+    pub overwrite: bool,
+    /// As root: user and group that own the files, instead of the owner of the directory above the target
+    #[arg(long, value_name = "USER[:GROUP]", value_parser = owner, help_heading = "Where to write")]
+    pub owner: Option<Owner>,
+    /// Threads that write, instead of the configured number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), help_heading = "Where to write")]
+    pub jobs: Option<u32>,
+
+    /// What the server does at the target
+    #[arg(long, value_enum, default_value_t = Action::Promote, help_heading = "What becomes of it")]
+    pub action: Action,
+    /// The result takes the place of the cluster and archives on; without this it is a clone that does not
+    #[arg(long, help_heading = "What becomes of it")]
+    pub take_over: bool,
+    /// The pitr-wal-fetch that the restored server calls, instead of the one beside this program
+    #[arg(long, value_name = "FILE", help_heading = "What becomes of it")]
+    pub wal_fetch: Option<PathBuf>,
+
+    /// Show the plan and do nothing
+    #[arg(long, help_heading = "How to run")]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(short, long, help_heading = "How to run")]
+    pub yes: bool,
+    /// Start the server afterwards, follow it, and report where it stopped
+    #[arg(long, help_heading = "How to run")]
+    pub start: bool,
+    /// With --start: directory of the server's binaries
+    #[arg(long, value_name = "DIR", requires = "start", help_heading = "How to run")]
+    pub pg_bin: Option<PathBuf>,
+    /// With --start: postgresql.conf to use, where it is not in the data directory
+    #[arg(long, value_name = "FILE", requires = "start", help_heading = "How to run")]
+    pub config_file: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:  pitr restore --to \"5 min ago\" --target /var/lib/postgresql/restored --dry-run
+           pitr restore --to \"2026-03-02 14:25:03+01\" --target /var/lib/postgresql/restored --start
+           pitr restore --to-name before_migration --target /srv/clone --tablespace /fast/ts1=/srv/clone-ts1
+           pitr restore --to latest --target /var/lib/postgresql/16/main --overwrite --take-over";
+
+/// What the server does at the target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Action {
+    /// Open for writing, on a new timeline
+    Promote,
+    /// Stay read-only, until pg_wal_replay_resume()
+    Pause,
+    /// Shut down
+    Shutdown,
+}
+
+impl From<Action> for TargetAction {
+    fn from(action: Action) -> TargetAction {
+        match action {
+            Action::Promote => TargetAction::Promote,
+            Action::Pause => TargetAction::Pause,
+            Action::Shutdown => TargetAction::Shutdown,
+        }
+    }
+}
+
+fn timeline(text: &str) -> Result<TimelineId, String> {
+    match text.parse::<u32>() {
+        Ok(number) if number > 0 => Ok(TimelineId(number)),
+        _ => {
+            Err("a timeline is a number from 1 on (file names carry it in hexadecimal, this option in decimal)".into())
+        }
+    }
+}
+
+/// `OLD=NEW`; a backslash before `=` makes it part of a path, as for `pg_basebackup`.
+fn mapping(text: &str) -> Result<(String, PathBuf), String> {
+    let mut parts = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' if chars.peek() == Some(&'=') => parts.last_mut().into_iter().for_each(|part| part.push('=')),
+            '=' => parts.push(String::new()),
+            c => parts.last_mut().into_iter().for_each(|part| part.push(c)),
+        }
+        if c == '\\' && chars.peek() == Some(&'=') {
+            chars.next();
+        }
+    }
+    match &parts[..] {
+        [old, new] if old.starts_with('/') && new.starts_with('/') => {
+            let old = if old.len() > 1 { old.trim_end_matches('/') } else { old };
+            Ok((old.to_owned(), PathBuf::from(new)))
+        }
+        _ => Err("two absolute paths are needed, OLD=NEW (\"\\=\" for a = in a path)".into()),
+    }
+}
+
+/// `USER`, `USER:GROUP`, in names or numbers.
+fn owner(text: &str) -> Result<Owner, String> {
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    let user_id = account("passwd", user, 2).ok_or_else(|| format!("there is no user \"{user}\""))?;
+    let group_id = match group {
+        Some(group) => account("group", group, 2).ok_or_else(|| format!("there is no group \"{group}\""))?,
+        None => account("passwd", user, 3).ok_or_else(|| format!("the group of user \"{user}\" is not known"))?,
+    };
+    Ok(Owner { user: user_id, group: group_id })
+}
+
+/// A number out of the host's accounts, asked as all programs ask for them: they may come from a directory service.
+fn account(database: &str, name: &str, field: usize) -> Option<u32> {
+    let output = std::process::Command::new("getent").args([database, name]).output().ok()?;
+    let line = String::from_utf8(output.stdout).ok()?;
+    let found = line.lines().next().and_then(|line| line.split(':').nth(field)?.parse().ok());
+    // A number that no account has is still a number.
+    found.or_else(|| if field == 2 { name.parse().ok() } else { None })
+}
+
+/// The account that servers run under on this host: what a directory of root's is given to.
+pub(super) fn server_account() -> Option<Owner> {
+    owner("postgres").ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Paths with = in them can be mapped; anything but two absolute paths is refused.
+    #[test]
+    fn mappings() {
+        assert_eq!(mapping("/a/=/b"), Ok(("/a".into(), "/b".into())));
+        assert_eq!(mapping("/a\\=1=/b\\=2"), Ok(("/a=1".into(), "/b=2".into())));
+        assert_eq!(mapping("/a\\b=/c"), Ok(("/a\\b".into(), "/c".into())));
+        for wrong in ["/a", "/a=b", "a=/b", "/a=/b=/c", "="] {
+            assert!(mapping(wrong).is_err(), "{wrong}");
+        }
+    }
+}

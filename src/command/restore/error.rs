@@ -1,0 +1,133 @@
+//! Why a restore was not done, or not to its end.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::config::ConfigError;
+use crate::pgdata::state::Holds;
+use crate::pgdata::{PgDataError, StartError};
+use crate::recovery::{RecoveryTarget, TargetError, Unreachable};
+use crate::repository::RepositoryError;
+use crate::storage::StorageError;
+
+/// Why a restore was not done, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The repository failed.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The target cannot be understood.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The target cannot be reached.
+    #[error("cannot restore cluster \"{cluster}\" to {target}: {why}")]
+    Unreachable {
+        /// The cluster.
+        cluster: String,
+        /// What was asked for.
+        target: RecoveryTarget,
+        /// Why not, with what can be reached instead.
+        why: Box<Unreachable>,
+    },
+    /// Options that contradict each other.
+    #[error("{0}")]
+    Usage(String),
+    /// A directory to be written is not free.
+    #[error("cannot restore into \"{}\": {}", path.display(), occupied(holds))]
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+        /// What is in it.
+        holds: Holds,
+    },
+    /// Directories that must not lie in each other do.
+    #[error("{inner_what} \"{}\" lies in {outer_what} \"{}\"", inner.display(), outer.display())]
+    Overlap {
+        /// What the inner one is for.
+        inner_what: String,
+        /// The inner one.
+        inner: PathBuf,
+        /// What the outer one is for.
+        outer_what: String,
+        /// The outer one.
+        outer: PathBuf,
+    },
+    /// `--tablespace` for a tablespace that the backup does not have.
+    #[error("base backup \"{backup}\" has no tablespace at \"{old}\"")]
+    NoSuchTablespace {
+        /// The backup.
+        backup: String,
+        /// The old location given.
+        old: String,
+        /// The locations it has.
+        known: Vec<String>,
+    },
+    /// Too little free space.
+    #[error("not enough space in \"{}\": {needed_bytes} bytes are needed, {free_bytes} are free", path.display())]
+    NoSpace {
+        /// The directory.
+        path: PathBuf,
+        /// What the backup takes.
+        needed_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
+    },
+    /// There is no `pitr-wal-fetch`.
+    #[error("cannot find pitr-wal-fetch: there is no \"{}\"", path.display())]
+    NoFetchProgram {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The files would belong to root, as whom no server runs.
+    #[error("cannot tell which user the restored server will run as: \"{}\" belongs to root", path.display())]
+    NoOwner {
+        /// The directory above the target.
+        path: PathBuf,
+    },
+    /// The question could not be asked or was answered with no.
+    #[error("{}", if *asked { "the question was answered with no" } else { "cannot ask for a confirmation: no terminal" })]
+    Declined {
+        /// It could be asked.
+        asked: bool,
+    },
+    /// The data directory could not be written.
+    #[error(transparent)]
+    PgData(#[from] PgDataError),
+    /// The restored server could not be started, or did not do what was asked.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Something on this host could not be read.
+    #[error("could not look at \"{}\": {source}", path.display())]
+    Local {
+        /// What.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Standard output cannot be written to.
+    #[error("could not write to standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl From<StorageError> for RestoreError {
+    fn from(error: StorageError) -> Self {
+        RestoreError::Repository(error.into())
+    }
+}
+
+fn occupied(holds: &Holds) -> String {
+    match holds {
+        Holds::Nothing => "it is not there".to_owned(),
+        Holds::Empty => "it is empty".to_owned(),
+        Holds::BrokenOffRestore { backup, .. } => format!("it holds a broken-off restore of base backup \"{backup}\""),
+        Holds::Cluster { system_identifier: Some(identifier), .. } => {
+            format!("it holds a cluster, system identifier {identifier}")
+        }
+        Holds::Cluster { system_identifier: None, .. } => "it holds a cluster without a readable pg_control".to_owned(),
+        Holds::Running { pid } => format!("a server is running in it, process {pid}"),
+        Holds::Foreign { entry } => format!("it holds \"{entry}\", which is no cluster"),
+    }
+}

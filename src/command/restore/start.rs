@@ -1,0 +1,153 @@
+//! `--start`: from a written directory to a server at its target, and whether that is where it was meant to be.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::ground::Ground;
+use super::resolve::Resolved;
+use super::write::Written;
+use super::{Args, RestoreError};
+use crate::command::Context;
+use crate::pgdata::replay_log::Replay;
+use crate::pgdata::start::{Start, configuration_of};
+use crate::pgdata::{StartError, binaries};
+use crate::recovery::{RestorePlan, TargetKind};
+use crate::wal::ServerLimits;
+
+/// How often a line is written where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// A server at its target.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Reached {
+    /// What its log said.
+    pub(super) replay: Replay,
+    /// It stopped where the plan said.
+    pub(super) as_planned: bool,
+    /// Directory and port of a clone's socket.
+    pub(super) socket: Option<(PathBuf, u16)>,
+    /// The server's log.
+    pub(super) log: PathBuf,
+    /// Its programs.
+    pub(super) binaries: PathBuf,
+}
+
+/// The programs to start it with. Looked for before anything is written: without them `--start` cannot be kept.
+pub(super) fn programs(args: &Args, resolved: &Resolved) -> Result<PathBuf, RestoreError> {
+    let given = args.pg_bin.as_deref().or(resolved.cluster.pg_bin.as_deref());
+    Ok(binaries::find(given, resolved.info.postgres_major)?)
+}
+
+/// Starts the server and follows it.
+pub(super) fn start(
+    args: &Args,
+    context: &Context,
+    resolved: &Resolved,
+    ground: &Ground,
+    written: &Written,
+    binaries: PathBuf,
+) -> Result<Reached, RestoreError> {
+    let (has_configuration, has_hba) = configuration_of(&ground.target);
+    let config_file = args.config_file.as_deref().map(absolute).transpose()?;
+    let start = Start {
+        data: ground.target.clone(),
+        binaries: binaries.clone(),
+        owner: ground.owner,
+        config_file,
+        has_configuration,
+        has_hba,
+        limits: higher(written.limits, resolved.plan.limits),
+        clone: !args.take_over,
+        action: args.action.into(),
+    };
+    let mut started = start.start()?;
+    let shown = Shown::begin(context.stderr_is_terminal, resolved.plan.wal_segments);
+    let replay = started.follow(&context.interrupt.flag(), |replay| shown.step(replay));
+    shown.finish();
+    let replay = replay?;
+    let as_planned = as_planned(&resolved.plan, &replay);
+    let log = started.log().to_owned();
+    Ok(Reached { replay, as_planned, socket: started.socket, log, binaries })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, RestoreError> {
+    std::path::absolute(path).map_err(|source| RestoreError::Local { path: path.to_owned(), source })
+}
+
+/// Of what `pg_control` and the WAL ask for, the higher.
+fn higher(control: ServerLimits, wal: Option<ServerLimits>) -> ServerLimits {
+    let wal = wal.unwrap_or(control);
+    ServerLimits {
+        max_connections: control.max_connections.max(wal.max_connections),
+        max_worker_processes: control.max_worker_processes.max(wal.max_worker_processes),
+        max_wal_senders: control.max_wal_senders.max(wal.max_wal_senders),
+        max_prepared_transactions: control.max_prepared_transactions.max(wal.max_prepared_transactions),
+        max_locks_per_transaction: control.max_locks_per_transaction.max(wal.max_locks_per_transaction),
+        ..control
+    }
+}
+
+/// Whether the server's words fit the plan's stop point.
+fn as_planned(plan: &RestorePlan, replay: &Replay) -> bool {
+    match &plan.target.kind {
+        TargetKind::Time(_) | TargetKind::Xid(_) => {
+            let side = if plan.stop.before { "recovery stopping before" } else { "recovery stopping after" };
+            let right_side = replay.stopped.as_deref().is_some_and(|stopped| stopped.starts_with(side));
+            right_side && replay.xid == plan.stop.xid && replay.time == plan.stop.time
+        }
+        TargetKind::Lsn(lsn) => replay.stopped.is_some() && replay.lsn.is_some_and(|reached| reached >= *lsn),
+        TargetKind::Name(_) | TargetKind::Immediate => replay.stopped.is_some(),
+        // The last record replayed begins after the last commit that the archive has, or is that commit.
+        TargetKind::Latest => {
+            let last = plan.last_commit.map(|commit| commit.lsn).filter(|lsn| *lsn >= plan.backup.start_lsn);
+            replay.stopped.is_none() && replay.lsn.is_some_and(|reached| last.is_none_or(|last| reached >= last))
+        }
+    }
+}
+
+/// How far the replay is.
+enum Shown {
+    Bar(ProgressBar),
+    Lines { total: u64, last: RefCell<Instant> },
+}
+
+impl Shown {
+    fn begin(terminal: bool, total: u64) -> Shown {
+        if !terminal {
+            return Shown::Lines { total, last: RefCell::new(Instant::now()) };
+        }
+        let template = "{bar:30} replayed {pos} of {len} WAL segments  {per_sec}  {eta} left";
+        // The template is fixed; if it were wrong, the plain bar would do as well.
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        Shown::Bar(ProgressBar::new(total).with_style(style))
+    }
+
+    fn step(&self, replay: &Replay) {
+        match self {
+            Shown::Bar(bar) => bar.set_position(replay.segments),
+            Shown::Lines { total, last } => {
+                if last.borrow().elapsed() >= LINE_EVERY {
+                    *last.borrow_mut() = Instant::now();
+                    eprintln!("replayed {} of {total} WAL segments", replay.segments);
+                }
+            }
+        }
+    }
+
+    fn finish(&self) {
+        if let Shown::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// The error of a server that stopped elsewhere.
+pub(super) fn elsewhere(ground: &Ground, reached: &Reached) -> RestoreError {
+    let words = reached.replay.stopped.clone().unwrap_or_else(|| "it went on to the end of the WAL".to_owned());
+    let reason = format!("it stopped elsewhere than planned: {words}");
+    StartError::Ended { data: ground.target.clone(), reason, log: reached.log.clone() }.into()
+}

@@ -1,0 +1,65 @@
+//! What was done, and what to do next. The last line tells clone from take-over.
+
+use std::fmt::Write as _;
+
+use indicatif::HumanBytes;
+
+use super::Args;
+use super::ground::Ground;
+use super::start::Reached;
+use super::write::Written;
+use crate::pgdata::quote::shell_word;
+
+/// The summary as text.
+pub(super) fn text(args: &Args, ground: &Ground, written: &Written, reached: Option<&Reached>) -> String {
+    let target = shell_word(&ground.target.to_string_lossy());
+    let mut text = format!("Restored {} files, {}", written.files, HumanBytes(written.bytes));
+    if written.kept_bytes > 0 {
+        let _ = write!(text, " ({} were there already)", HumanBytes(written.kept_bytes));
+    }
+    let _ = writeln!(text, ", to {target}.");
+    match reached {
+        None => {
+            let _ =
+                writeln!(text, "The server recovers when it is started there; then its log tells where it stopped.");
+        }
+        Some(reached) => {
+            let words = reached.replay.stopped.as_deref().unwrap_or("recovery went to the end of the archived WAL");
+            let _ = writeln!(text, "The server: {words}.");
+            if let Some(timeline) = reached.replay.new_timeline {
+                let _ =
+                    writeln!(text, "It is open for writing on timeline {timeline}. Its log: {}", reached.log.display());
+            }
+            if let Some((socket, port)) = &reached.socket {
+                let _ = writeln!(text, "Connect: psql -h {} -p {port}", shell_word(&socket.to_string_lossy()));
+            }
+            let pg_ctl = shell_word(&reached.binaries.join("pg_ctl").to_string_lossy());
+            let _ =
+                writeln!(text, "Stop it: {pg_ctl} stop -D {target}   (the next start uses its own addresses and log)");
+        }
+    }
+    match args.action {
+        super::Action::Promote => {}
+        super::Action::Pause => {
+            let _ = writeln!(
+                text,
+                "At the target it waits, read-only: SELECT pg_wal_replay_resume() opens it for writing."
+            );
+        }
+        super::Action::Shutdown => {
+            let _ = writeln!(
+                text,
+                "At the target it shuts down, and does so at each start until recovery_target_action is changed in \
+                 postgresql.auto.conf."
+            );
+        }
+    }
+    text.push_str(if args.take_over {
+        "TAKE-OVER: it archives on, on a timeline of its own. Keep the old server stopped; to go back, stop this one and \
+         start the old one.\n"
+    } else {
+        "CLONE: it does not archive (archive_mode = off). To make it the cluster: ALTER SYSTEM RESET archive_mode, ALTER \
+         SYSTEM RESET synchronous_standby_names, and restart it, with the old server stopped for good.\n"
+    });
+    text
+}
