@@ -483,21 +483,8 @@ def machine():
     return f"{os.cpu_count()} CPUs ({model}), {memory} GiB of memory, Linux {platform.release()}"
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="scripts/bench")
-    parser.add_argument("what", nargs="?", default="all", choices=["archive", "backup", "restore", "all"])
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--scale", type=int, default=200)
-    parser.add_argument("--segments", type=int, default=200)
-    parser.add_argument("--without", nargs="*", default=[], metavar="TOOL", help="pitr, pgbackrest, cp, basebackup")
-    for name in ("--place", "--cache", "--out"):
-        parser.add_argument(name, type=Path, required=True, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    os.umask(0o077)
-
-    server = Server(options.place, options.cache)
-    server.make(options.scale, options.segments)
+def measure(server, options):
+    """All that was asked for, as parts of the report."""
     data_bytes = bytes_below(server.data) - bytes_below(server.data / "pg_wal")
     version = run([server.bin / "postgres", "--version"]).split()[2]
     pgbackrest = run(["/usr/bin/pgbackrest", "version"]).split()[-1]
@@ -513,22 +500,43 @@ def main():
     def tools(*kinds):
         return [kind(server) for kind in kinds if kind.short not in options.without]
 
+    if options.what in ("archive", "all"):
+        note = (
+            f"The archiver drains {options.segments} segments of pgbench's WAL ({options.segments * SEGMENT_BYTES / 1e6:.0f} MB). "
+            "pgBackRest archives asynchronously; `cp` neither compresses nor makes durable."
+        )
+        results = measure_archive(server, options.repeat, tools(Pitr, PgBackRest, Plain))
+        parts.append(table("Archiving a backlog", note, results, reference))
+    if options.what in ("backup", "all"):
+        note = f"A full backup of {data_bytes / 1e6:.0f} MB with page checksums, LZ4, until it is complete with its WAL."
+        results = measure_backup(server, options.repeat, tools(Pitr, PgBackRest, BaseBackup))
+        parts.append(table("Base backup", note, results, reference))
+    if options.what in ("restore", "all"):
+        note = f"The same {data_bytes / 1e6:.0f} MB into an empty directory, durable at the end, before any replay."
+        results = measure_restore(server, options.repeat, tools(Pitr, PgBackRest, Plain))
+        parts.append(table("Restore", note, results, reference))
+    return parts
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/bench")
+    parser.add_argument("what", nargs="?", default="all", choices=["archive", "backup", "restore", "all"])
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--scale", type=int, default=200)
+    parser.add_argument("--segments", type=int, default=200)
+    parser.add_argument("--without", nargs="*", default=[], metavar="TOOL", help="pitr, pgbackrest, cp, basebackup")
+    for name in ("--place", "--cache", "--out"):
+        parser.add_argument(name, type=Path, required=True, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    os.umask(0o077)
+    # Stopped from outside, it must not leave its server behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+
+    server = Server(options.place, options.cache)
     try:
-        if options.what in ("archive", "all"):
-            note = (
-                f"The archiver drains {options.segments} segments of pgbench's WAL ({options.segments * SEGMENT_BYTES / 1e6:.0f} MB). "
-                "pgBackRest archives asynchronously; `cp` neither compresses nor makes durable."
-            )
-            results = measure_archive(server, options.repeat, tools(Pitr, PgBackRest, Plain))
-            parts.append(table("Archiving a backlog", note, results, reference))
-        if options.what in ("backup", "all"):
-            note = f"A full backup of {data_bytes / 1e6:.0f} MB with page checksums, LZ4, until it is complete with its WAL."
-            results = measure_backup(server, options.repeat, tools(Pitr, PgBackRest, BaseBackup))
-            parts.append(table("Base backup", note, results, reference))
-        if options.what in ("restore", "all"):
-            note = f"The same {data_bytes / 1e6:.0f} MB into an empty directory, durable at the end, before any replay."
-            results = measure_restore(server, options.repeat, tools(Pitr, PgBackRest, Plain))
-            parts.append(table("Restore", note, results, reference))
+        server.make(options.scale, options.segments)
+        parts = measure(server, options)
     finally:
         if server.process:
             server.process.send_signal(signal.SIGQUIT)
