@@ -9,7 +9,7 @@ use crate::codec::{Compression, Details, Footer, Origin};
 use crate::storage::{Key, Put};
 use crate::wal::{
     Completeness, Event, EventKind, PgTime, PostgresMajor, SegmentFacts, SegmentHeader, SegmentName, SegmentSize,
-    TimelineHistory, TimelineId, WalFileName, scan_segment,
+    TimelineHistory, TimelineId, WalFileName, scan_segment_for,
 };
 
 pub use super::keys::WalObjectName;
@@ -55,9 +55,10 @@ impl<'a> NewWalFile<'a> {
         // A fault in the reading of records must not keep WAL from being archived: the file is then stored like one
         // that was not read, under its true name.
         let raw = self.raw;
-        if let Ok(scan) = catch_unwind(AssertUnwindSafe(|| scan_segment(raw, header, completeness))) {
+        let scan = || scan_segment_for(raw, header, completeness, is_remarkable);
+        if let Ok(scan) = catch_unwind(AssertUnwindSafe(scan)) {
             self.facts = Some(scan.facts);
-            self.details.events = scan.events.into_iter().filter(is_remarkable).collect();
+            self.details.events = scan.events;
             self.details.head = scan.head;
             self.details.tail = scan.tail;
             self.details.damage = scan.damage.map(Into::into);

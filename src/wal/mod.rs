@@ -38,7 +38,7 @@ pub use ids::{PostgresMajor, SystemIdentifier, TimelineId, Xid};
 pub use lsn::Lsn;
 pub use page::{HeaderError, LONG_HEADER_SIZE, SegmentHeader, WAL_PAGE_SIZE, check_segment_header};
 pub use piece::{Borders, HeadPiece, Joined, PIECE_BYTES_LIMIT, TailPiece, join};
-pub use scan::{Completeness, SegmentScan, SegmentScanner, scan_segment};
+pub use scan::{Completeness, SegmentScan, SegmentScanner, scan_segment, scan_segment_for};
 pub use segment::{SegmentName, SegmentNo, SegmentSize};
 pub use time::PgTime;
 

@@ -126,3 +126,68 @@ impl Parts<'_> {
         (at <= self.data.len()).then(|| self.at = at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(info: u8) -> RecordHeader {
+        RecordHeader { length: 0, xid: Xid(7), previous: super::super::Lsn(0), info, manager: 1, crc: 0 }
+    }
+
+    /// A prepared commit with every part that stands before its transaction id.
+    fn commit(statistics_size: usize) -> Vec<u8> {
+        let mut data = 42i64.to_le_bytes().to_vec();
+        let bits =
+            HAS_DATABASE | HAS_SUBTRANSACTIONS | HAS_RELATIONS | HAS_STATISTICS | HAS_INVALIDATIONS | HAS_PREPARED_XID;
+        let mut words = vec![bits, 5, 1663, 2, 100, 101, 2, 1663, 5, 16384, 1663, 5, 16385, 3];
+        words.extend(vec![0; 3 * statistics_size / 4]);
+        words.push(1);
+        words.extend([0; 4]);
+        words.push(99);
+        data.extend(words.into_iter().flat_map(u32::to_le_bytes));
+        data
+    }
+
+    fn read_end(data: &[u8], whole: bool, major: u16) -> Option<(Xid, TransactionEnd)> {
+        match read(&header(COMMIT_PREPARED | HAS_INFO), data, whole, PostgresMajor(major))? {
+            (xid, EventKind::Commit(end)) => Some((xid, end)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The parts are passed over in their order and their version's sizes: the transaction id is the prepared one's.
+    #[test]
+    fn all_parts() {
+        for (major, size) in [(15, 12), (17, 12), (18, 16)] {
+            let (xid, end) = read_end(&commit(size), true, major).expect("a whole commit");
+            assert_eq!((xid, end.time, end.subtransactions), (Xid(99), PgTime(42), 2), "{major}");
+            let relation = |relation| RelationFile { tablespace: 1663, database: 5, relation };
+            assert_eq!(end.dropped, [relation(16384), relation(16385)]);
+            assert!(end.prepared && !end.cut);
+        }
+    }
+
+    /// A commit that was too long to keep still has its time, and says that it was cut; one that is whole and yet
+    /// lacks a part is of no form known here.
+    #[test]
+    fn cut_anywhere() {
+        let data = commit(16);
+        for length in 0..data.len() {
+            let cut = read_end(&data[..length], false, 18);
+            assert_eq!(cut.is_some(), length >= 8, "{length}");
+            assert!(cut.is_none_or(|(_, end)| end.cut && end.time == PgTime(42)), "{length}");
+            assert_eq!(read_end(&data[..length], true, 18), None, "{length}");
+        }
+    }
+
+    /// A count of four billion neither allocates nor wraps.
+    #[test]
+    fn hostile_counts() {
+        for bit in [HAS_SUBTRANSACTIONS, HAS_RELATIONS, HAS_STATISTICS, HAS_INVALIDATIONS] {
+            let data = [&[0; 8], &bit.to_le_bytes()[..], &[0xFF; 20]].concat();
+            let (_, end) = read_end(&data, false, 18).expect("the time is there");
+            assert!(end.cut && end.dropped.len() <= 1);
+        }
+    }
+}

@@ -50,9 +50,24 @@ pub struct SegmentScan {
 /// Scans a whole segment that is in memory.
 #[must_use]
 pub fn scan_segment(raw: &[u8], header: &SegmentHeader, completeness: Completeness) -> SegmentScan {
+    scan_segment_for(raw, header, completeness, |_| true)
+}
+
+/// As [`scan_segment`], with only those events that are wanted: a segment of 1 GiB may hold millions of commits.
+#[must_use]
+pub fn scan_segment_for(
+    raw: &[u8],
+    header: &SegmentHeader,
+    completeness: Completeness,
+    wanted: impl Fn(&Event) -> bool,
+) -> SegmentScan {
     let mut events = Vec::new();
     let mut scanner = SegmentScanner::new(header, completeness);
-    scanner.feed(raw, &mut |event| events.push(event));
+    scanner.feed(raw, &mut |event| {
+        if wanted(&event) {
+            events.push(event);
+        }
+    });
     SegmentScan { events, ..scanner.finish() }
 }
 
