@@ -4,7 +4,8 @@
 #![no_main]
 
 use pitr::wal::{
-    Completeness, LONG_HEADER_SIZE, Lsn, SegmentName, SegmentNo, SegmentScanner, SegmentSize, TimelineId, WAL_PAGE_SIZE,
+    Borders, Completeness, LONG_HEADER_SIZE, Lsn, SegmentHeader, SegmentName, SegmentNo, SegmentScan, SegmentScanner,
+    SegmentSize, TimelineId, WAL_PAGE_SIZE, scan_segment,
 };
 
 /// Bytes of a record's header; its checksum is in the last four.
@@ -15,6 +16,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     mend_checksums(&mut bytes);
     let Some((name, size)) = name_in_header(&bytes) else { return };
     let Ok(header) = pitr::wal::check_segment_header(&bytes, name, size.bytes()) else { return };
+    // A segment beside itself: pieces that no server makes.
+    let mut borders = Borders::new();
     for completeness in [Completeness::Complete, Completeness::MayEnd] {
         let mut scanner = SegmentScanner::new(&header, completeness);
         let mut last = Lsn(0);
@@ -22,9 +25,22 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             assert!(event.lsn >= last, "events come in the order of the WAL");
             last = event.lsn;
         });
-        let _ = scanner.finish();
+        let scan = scanner.finish();
+        assert!(completeness == Completeness::Complete || scan.damage.is_none(), "what may end is not damaged");
+        let whole = scan_segment(&bytes, &header, completeness);
+        assert_eq!(in_pieces(&bytes, &header, completeness), whole, "the size of pieces must not matter");
+        borders.pass(scan.head, scan.tail, header.major);
     }
 });
+
+fn in_pieces(bytes: &[u8], header: &SegmentHeader, completeness: Completeness) -> SegmentScan {
+    let mut events = Vec::new();
+    let mut scanner = SegmentScanner::new(header, completeness);
+    for piece in bytes.chunks(1000) {
+        scanner.feed(piece, &mut |event| events.push(event));
+    }
+    SegmentScan { events, ..scanner.finish() }
+}
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
