@@ -64,73 +64,92 @@ target=$(cd "$target" && pwd)
 mapfile -t sources < <(head -n 1 "$scratch/manifest" | jq -r '.header.pack_sources[]')
 segment_bytes=$(head -n 1 "$scratch/manifest" | jq -r .header.segment_size)
 
-# Where an entry lies: the data directory, or its tablespace's.
+# How most frames are compressed; a few may differ, for example those of an earlier backup.
+case "$(head -n 1 "$scratch/manifest" | jq -r .header.compression)" in
+  zstd*) usual=zstd ;;
+  *) usual=lz4 ;;
+esac
+
+# Where an entry lies, in $path: the data directory, or its tablespace's.
 place() { # tablespace or "-", path
-  if [ "$1" = - ]; then printf '%s/%s' "$target" "$2"; else printf '%s.tablespaces/%s/%s' "$target" "$1" "$2"; fi
+  if [ "$1" = - ]; then path=$target/$2; else path=$target.tablespaces/$1/$2; fi
 }
 
-# Writes the content of one stored frame to a file: pack source, pack number, offset, length, file.
+# Unpacks one stored frame to standard output: pack source, pack number, offset, length. Two processes a frame, since a
+# cluster has a thousand small files.
 frame() {
   local pack
-  pack=$server/packs/${sources[$1]}.$(printf %06d "$2")
-  dd if="$pack" of="$scratch/frame" iflag=skip_bytes,count_bytes skip="$3" count="$4" bs=1M status=none
-  unpack "$scratch/frame" > "$5"
+  printf -v pack '%s/packs/%s.%06d' "$server" "${sources[$1]}" "$2"
+  dd if="$pack" iflag=skip_bytes,count_bytes skip="$3" count="$4" bs=1M status=none | "$usual" -dcq 2>/dev/null || {
+    dd if="$pack" of="$scratch/frame" iflag=skip_bytes,count_bytes skip="$3" count="$4" bs=1M status=none
+    : > "$scratch/other"
+    unpack "$scratch/frame" > "$scratch/other" || die "a chunk in $pack at $3 is damaged"
+    return 1
+  }
 }
 
-# The verbs that the manifest is turned into, in its order. `current` is the file being written.
-directory() { # tablespace, path, mode in decimal
-  local path
-  path=$(place "$1" "$2")
-  mkdir -p "$path"
-  chmod "$(printf %o "$3")" "$path"
+# The verbs that the manifest is turned into, in its order. $current is the file being written.
+directory() { # tablespace, path, mode in octal
+  place "$1" "$2"
+  mkdir -p -m "$3" "$path"
 }
 symlink() { # path; where it pointed on the server does not matter here
   mkdir -p "$target.tablespaces/${1##*/}"
   ln -sfn "$target.tablespaces/${1##*/}" "$target/$1"
 }
-file() { # tablespace, path, mode in decimal, from
-  current=$(place "$1" "$2")
-  [ "$4" != 0 ] || { : > "$current"; chmod "$(printf %o "$3")" "$current"; }
+file() { # tablespace, path, mode in octal
+  place "$1" "$2"
+  current=$path
+  : > "$current"
+  [ "$3" = 600 ] || chmod "$3" "$current"
 }
 zero() { truncate -s "+$1" "$current"; } # length
-chunk() { # raw length, source, pack, offset, stored length
-  frame "$2" "$3" "$4" "$5" "$scratch/chunk"
+plain() { # source, pack, offset, stored length
+  frame "$@" >> "$current" || cat "$scratch/other" >> "$current"
+}
+base() { # raw length, source, pack, offset, stored length
+  frame "$2" "$3" "$4" "$5" > "$scratch/chunk" || mv "$scratch/other" "$scratch/chunk"
   # A base is cut or filled with zeros to the chunk's length, since the file may have changed its size since.
   truncate -s "$1" "$scratch/chunk"
 }
 pages() { # source, pack, offset, stored length, page numbers
   local page number=0
-  frame "$1" "$2" "$3" "$4" "$scratch/pages"
+  frame "$1" "$2" "$3" "$4" > "$scratch/pages" || mv "$scratch/other" "$scratch/pages"
   shift 4
   for page in "$@"; do
     dd if="$scratch/pages" of="$scratch/chunk" bs=8192 skip="$number" seek="$page" count=1 conv=notrunc status=none
     number=$((number + 1))
   done
 }
-done_chunk() { cat "$scratch/chunk" >> "$current"; }
-done_file() { # size
-  [ "$(stat -c %s "$current")" = "$1" ] || die "$current has $(stat -c %s "$current") bytes, and not $1"
+laid() { cat "$scratch/chunk" >> "$current"; }
+complete() { # size; all are compared in the end, by one process
+  printf '%s\0' "$current" >> "$scratch/files"
+  printf '%s\n' "$1" >> "$scratch/sizes"
 }
 
 # Paths that are not UTF-8 stand in the manifest as {"hex": …}; they are turned into $'\x…' for the shell.
 jq -r '
   def path: if type == "string" then @sh
     else "$'"'"'" + ([.hex | scan("..")] | map("\\x" + .) | join("")) + "'"'"'" end;
-  if .directory then .directory | "directory \(.tablespace // "-") \(.path | path) \(.mode)"
+  def octal: [recurse(if . >= 8 then . / 8 | floor else empty end) % 8] | reverse | map(tostring) | join("");
+  def place: "\(.b // 0) \(.p) \(.o) \(.s)";
+  if .directory then .directory | "directory \(.tablespace // "-") \(.path | path) \(.mode | octal)"
   elif .symlink then .symlink | "symlink \(.path | path)"
   elif .file then .file |
-    "file \(.tablespace // "-") \(.path | path) \(.mode) \(.from // 0)",
+    (if (.from // 0) == 0 then "file \(.tablespace // "-") \(.path | path) \(.mode | octal)" else empty end),
     (.chunks[] |
       if .h == null then "zero \(.r)"
-      else
-        "chunk \(.r) \(.b // 0) \(.p) \(.o) \(.s)",
-        ((.sets // [])[] | "pages \(.b // 0) \(.p) \(.o) \(.s) \(.n | map(tostring) | join(" "))"),
-        "done_chunk"
+      elif (.sets // []) == [] then "plain \(place)"
+      else "base \(.r) \(place)", (.sets[] | "pages \(place) \(.n | map(tostring) | join(" "))"), "laid"
       end),
-    (if .crc32c then "done_file \(.size)" else empty end)
+    (if .crc32c then "complete \(.size)" else empty end)
   else empty end' "$scratch/manifest" > "$scratch/verbs"
+: > "$scratch/files"
+: > "$scratch/sizes"
 # shellcheck source=/dev/null
 . "$scratch/verbs"
+xargs -0 stat -c %s < "$scratch/files" > "$scratch/found"
+cmp -s "$scratch/sizes" "$scratch/found" || die "a restored file has another size than the manifest says"
 
 rm -f "$target"/postmaster.pid "$target"/postmaster.opts "$target"/standby.signal
 mkdir -p "$target/pg_wal/archive_status"
