@@ -133,7 +133,7 @@ pub(crate) fn own_durability(path: &str, text: &str) -> Vec<String> {
         "fs::rename(",
         "fs::hard_link(",
         "renameat",
-        "linkat(",
+        "::linkat(",
         "fsync(",
         "fdatasync(",
         "syncfs(",
