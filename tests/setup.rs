@@ -219,3 +219,101 @@ fn mistakes_in_the_configuration() {
     );
     dir.pitr("pitr").args(["--cluster", "../x", "init"]).run().fails_with(2).says("is not a cluster name");
 }
+
+/// Promise: `check` ends with 0 where archiving works, on every major, after a segment has made the whole way, and its
+/// report is complete; as JSON it says the same.
+#[test]
+fn check_proves_the_road() {
+    for postgres in majors() {
+        let site = Site::new(&postgres);
+        let identifier = site.server.ask("SELECT system_identifier FROM pg_control_system()");
+        let version = site.server.ask("SHOW server_version");
+        let checked = site.pitr(&["check"]).run().ok().stdout;
+        let lines: Vec<&str> = checked.lines().collect();
+        assert_eq!(lines[0], format!("ok       configuration  {}, cluster main", site.config().display()));
+        assert_eq!(lines[1], format!("ok       repository     directory \"{}\"", site.repository().display()));
+        assert_eq!(lines[2], format!("ok       spool          directory \"{}\"", site.dir.join("spool").display()));
+        assert_eq!(lines[3], format!("ok       server         PostgreSQL {version}, system identifier {identifier}"));
+        assert_eq!(lines[4], "ok       settings       archiving is on and calls pitr-wal-push");
+        assert_eq!(lines[5], "ok       identity       the repository knows this server");
+        assert_eq!(lines[6], "ok       storing        written, synced, read back; a second writer is refused");
+        assert!(lines[7].starts_with("ok       archiver       "), "{checked}");
+        assert!(lines[8].starts_with("ok       road           segment \"00000001"), "{checked}");
+        assert!(lines[8].ends_with(" s and was read back, 16777216 bytes"), "{checked}");
+        assert_eq!(lines[9..], ["", "Archiving works."]);
+
+        let json = site.pitr(&["--json", "check"]).run().ok().stdout;
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!((&json["ok"], &json["checks"][8]["verdict"]), (&true.into(), &"ok".into()), "{json}");
+    }
+}
+
+/// Promise: whatever is wrong, `check` says which part, what helps, and ends with 1.
+#[test]
+fn check_finds_what_is_wrong() {
+    let mut site = Site::unprepared(&newest(), Options::default(), "");
+    let check = |site: &Site| site.pitr(&["check", "--timeout", "5s"]).run().fails_with(1).stdout;
+
+    // No repository: never made, or not mounted.
+    assert!(check(&site).contains("FAILED   repository     could not open"));
+    site.pitr(&["init"]).run().ok();
+
+    let told = check(&site);
+    assert!(told.contains("FAILED   settings       archive_command is \"\""), "{told}");
+    assert!(told.contains("HINT:  \"pitr init\" prints the lines for postgresql.conf."), "{told}");
+    assert!(told.contains("skipped  road"), "{told}");
+
+    // The server's user may not read the configuration: the archiver fails, and the road shows it at once.
+    let command = site.push_command().replace("pitr.toml", "missing.toml");
+    site.server.configure("archive_command", &command);
+    site.server.reload();
+    let told = harness::wait_for("the new command", || {
+        Some(check(&site)).filter(|told| !told.contains("settings       archive_command"))
+    });
+    assert!(told.contains("FAILED   road           the server could not archive segment"), "{told}");
+    assert!(told.contains("HINT:  The server's log has the message of pitr-wal-push."), "{told}");
+
+    // An empty directory where the repository was is an unmounted one, and archiving into it is refused.
+    site.archive();
+    fs::rename(site.repository(), site.dir.join("elsewhere")).expect("renamed");
+    site.dir.make_dir("repository");
+    let told = check(&site);
+    assert!(told.contains("is not a pitr repository: it has no pitr.json"), "{told}");
+    let segment =
+        site.server.data_dir().join("pg_wal").join(site.server.ask("SELECT pg_walfile_name(pg_current_wal_lsn())"));
+    let mut push = site.dir.pitr("pitr-wal-push");
+    push.arg("--config").arg(site.config()).arg(segment).current_dir(site.server.data_dir());
+    push.run().fails_with(5).says("is not a pitr repository");
+    assert_eq!(fs::read_dir(site.repository()).expect("a directory").count(), 0);
+}
+
+/// Promise: a standby is checked too: it ends no segment, and waits for one that the primary ends.
+#[test]
+fn check_on_a_standby() {
+    let mut site = Site::new(&newest());
+    site.server.archive_all();
+    let mut standby = Server::standby_of(&site.dir, &site.server, "standby", Some(&site.fetch_command()));
+    standby.configure("archive_mode", "always");
+    standby.start();
+    site.server.run("CREATE TABLE t ()");
+    let reached = site.server.ask("SELECT pg_current_wal_lsn()");
+    harness::wait_for("the standby to follow", || {
+        let follows = format!("SELECT coalesce(pg_last_wal_replay_lsn() >= '{reached}', false)");
+        (standby.ask(&follows) == "t").then_some(())
+    });
+    // With the deadline at zero nothing can have come; with the primary's help it comes.
+    let waiting =
+        site.pitr(&["check", "--timeout", "1ms"]).env("PITR_CONNINFO", standby.conninfo()).run().fails_with(1);
+    assert!(waiting.stdout.contains("was not ended and archived within 1ms"), "{waiting}");
+    let mut check = site.pitr(&["check"]);
+    check.env("PITR_CONNINFO", standby.conninfo());
+    let done = std::thread::scope(|scope| {
+        let check = scope.spawn(|| check.run().ok());
+        harness::wait_for("the check to see a segment", || {
+            site.server.archive_all();
+            check.is_finished().then_some(())
+        });
+        check.join().expect("the check has not panicked")
+    });
+    assert!(done.stdout.contains("Archiving works."), "{done}");
+}

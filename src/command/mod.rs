@@ -9,6 +9,7 @@
 
 pub mod backup;
 pub mod call;
+pub mod check;
 pub mod config_show;
 mod context;
 pub mod fetch;
@@ -76,6 +77,7 @@ pub struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Init(init::Args),
+    Check(check::Args),
     Backup(backup::Args),
     Restore(Box<restore::Args>),
     /// Look at the configuration
@@ -96,6 +98,7 @@ impl Verb {
     fn run(&self, context: &Context) -> Result<ExitStatus, Report> {
         match self {
             Verb::Init(args) => init::run(args, context).map_err(|error| error.report()),
+            Verb::Check(args) => check::run(args, context).map_err(|error| error.report()),
             Verb::Backup(args) => backup::run(args, context).map_err(|error| error.report()),
             Verb::Restore(args) => restore::run(args, context).map_err(|error| error.report()),
             Verb::Config { verb: ConfigVerb::Show(args) } => {

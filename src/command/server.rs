@@ -40,9 +40,9 @@ pub enum ServerError {
         /// Its value.
         value: String,
     },
-    /// A segment size that PostgreSQL does not have.
-    #[error(transparent)]
-    SegmentSize(#[from] NameError),
+    /// A segment size or an LSN that PostgreSQL does not have.
+    #[error("cannot understand the server: {0}")]
+    Value(#[from] NameError),
 }
 
 /// What a server says about itself over a replication connection.

@@ -1,6 +1,7 @@
 //! What to tell about failures of the verbs that set up and look.
 
 use super::{ExitStatus, Explain, Report};
+use crate::command::check::CheckError;
 use crate::command::config_show::ConfigShowError;
 use crate::command::init::{AdmitError, InitError, PlaceError};
 use crate::command::server::ServerError;
@@ -15,6 +16,15 @@ impl Explain for ConfigShowError {
         match self {
             ConfigShowError::Config(error) => error.report(),
             ConfigShowError::Output(_) => output(self.to_string()),
+        }
+    }
+}
+
+impl Explain for CheckError {
+    fn report(&self) -> Report {
+        match self {
+            CheckError::Config(error) => error.report(),
+            CheckError::Output(_) => output(self.to_string()),
         }
     }
 }
@@ -51,7 +61,7 @@ impl Explain for ServerError {
                 "The WAL of other versions has another format; nothing was made or changed.",
                 "Is there a newer pitr? \"pitr --version\" shows this one's.",
             ),
-            ServerError::Setting { .. } | ServerError::SegmentSize(_) => Report::new(
+            ServerError::Setting { .. } | ServerError::Value(_) => Report::new(
                 ExitStatus::Unsupported,
                 self.to_string(),
                 "Nothing was made or changed.",

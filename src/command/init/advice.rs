@@ -43,7 +43,7 @@ pub fn missing_lines(settings: &BTreeMap<String, String>, archive_command: &str)
     let lines = POSTGRESQL_CONF.lines().filter_map(|line| line.split_once(" = "));
     let lacking = lines.filter_map(|(name, value)| {
         let current = settings.get(name)?;
-        if suffices(name, current, settings, archive_command) {
+        if suffices(name, current, settings) {
             return None;
         }
         let value = value.replace("{archive_command}", &quote::setting(archive_command));
@@ -70,7 +70,7 @@ pub fn missing_lines(settings: &BTreeMap<String, String>, archive_command: &str)
 }
 
 /// Whether the server's value does what the line is for.
-fn suffices(name: &str, current: &str, settings: &BTreeMap<String, String>, archive_command: &str) -> bool {
+fn suffices(name: &str, current: &str, settings: &BTreeMap<String, String>) -> bool {
     match name {
         "wal_level" => ["replica", "logical"].contains(&current),
         "archive_mode" => ["on", "always"].contains(&current),
@@ -78,7 +78,7 @@ fn suffices(name: &str, current: &str, settings: &BTreeMap<String, String>, arch
         "max_wal_senders" => current.parse().is_ok_and(|count: u32| count >= 3),
         // The server shows an empty value, in words, while archiving is off (`show_archive_command`).
         "archive_command" if settings.get("archive_mode").is_some_and(|mode| mode == "off") => false,
-        "archive_command" => is_push_command(current) || current == archive_command,
+        "archive_command" => is_push_command(current),
         "full_page_writes" => current == "on",
         "archive_timeout" => current != "0",
         _ => true,
