@@ -103,6 +103,8 @@ impl Unpacked {
 
     /// Starts a server on the files; it recovers from the archive to its end.
     pub(crate) fn start(&self, site: &Site, postgres: &Postgres) -> Server {
+        // The copy of a standby brings this along, and it would win over recovery.signal.
+        let _ = fs::remove_file(self.data.join("standby.signal"));
         fs::write(self.data.join("recovery.signal"), "").expect("recovery.signal");
         chown_to_test_user(&self.data.join("recovery.signal"));
         let name = self.data.file_name().and_then(|name| name.to_str()).expect("a plain name").to_owned();
