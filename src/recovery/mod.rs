@@ -5,11 +5,14 @@
 //! reached. The rules by which PostgreSQL really stops are those of `recoveryStopsBefore` and `recoveryStopsAfter` in
 //! its `xlogrecovery.c`; [`plan`] looks at the WAL as they do, so that it can promise the stop point beforehand.
 
+mod aside;
+mod assemble;
 mod branch;
 mod choose;
 mod locate;
 pub mod moment;
 mod plan;
+mod reach;
 mod snapshot;
 mod target;
 mod walk;
