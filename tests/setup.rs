@@ -317,3 +317,40 @@ fn check_on_a_standby() {
     });
     assert!(done.stdout.contains("Archiving works."), "{done}");
 }
+
+/// Promise: `status` and `list` tell the truth at every stage: no repository, nothing yet, a backup with its window, a hole.
+#[test]
+fn status_and_list() {
+    let mut site = Site::unprepared(&newest(), Options::default(), "");
+    site.pitr(&["status"]).run().fails_with(5).says("HINT:  Is the file system of the repository mounted");
+    site.pitr(&["init"]).run().ok();
+    assert!(site.pitr(&["status"]).run().fails_with(1).stdout.contains("nothing can be restored yet"));
+    assert!(site.pitr(&["list"]).run().ok().stdout.contains("There is no base backup yet"));
+
+    site.archive();
+    site.backup();
+    site.server.run("CREATE TABLE t ()");
+    let last = site.server.archive_all();
+    let told = site.pitr(&["status"]).run().ok().stdout;
+    assert!(line(&told, "last archived").contains(&last), "{told}");
+    assert!(line(&told, "timeline 1: from ").ends_with(", the last commit"), "{told}");
+    let backups = site.pitr(&["--json", "list"]).run().ok().stdout;
+    let backups: serde_json::Value = serde_json::from_str(&backups).expect("JSON");
+    assert_eq!(backups.as_array().map(Vec::len), Some(1), "{backups}");
+    let id = backups[0]["id"].as_str().expect("an id");
+    assert!(site.pitr(&["list"]).run().ok().stdout.starts_with(id));
+    assert!(told.contains(&format!("from backup {id} on (1 in it)")), "{told}");
+
+    // A segment that vanishes in the middle is a hole, and somebody has to know.
+    let lost = site.server.archive_all();
+    site.server.archive_all();
+    let wal = site.repository().join("main");
+    let found = std::process::Command::new("find").arg(&wal).args(["-name", &lost, "-delete", "-print"]).run().ok();
+    assert!(found.stdout.contains(&lost), "{found}");
+    let told = site.pitr(&["status"]).run().fails_with(1).stdout;
+    let problem = format!("PROBLEM: WAL is missing on timeline 1: 1 segments, \"{lost}\" to \"{lost}\"");
+    assert_eq!(line(&told, "PROBLEM"), problem, "{told}");
+    let json = site.pitr(&["--json", "status"]).run().fails_with(1).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["servers"][0]["holes"][0]["first"].as_str(), Some(lost.as_str()), "{json}");
+}

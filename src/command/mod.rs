@@ -15,10 +15,12 @@ mod context;
 pub mod fetch;
 pub mod host;
 pub mod init;
+pub mod list;
 mod output;
 pub mod push;
 pub mod restore;
 pub mod server;
+pub mod status;
 
 pub use context::{Context, Interrupt};
 pub use output::Output;
@@ -80,6 +82,8 @@ enum Verb {
     Check(check::Args),
     Backup(backup::Args),
     Restore(Box<restore::Args>),
+    Status(status::Args),
+    List(list::Args),
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -101,6 +105,8 @@ impl Verb {
             Verb::Check(args) => check::run(args, context).map_err(|error| error.report()),
             Verb::Backup(args) => backup::run(args, context).map_err(|error| error.report()),
             Verb::Restore(args) => restore::run(args, context).map_err(|error| error.report()),
+            Verb::Status(args) => status::run(args, context).map_err(|error| error.report()),
+            Verb::List(args) => list::run(args, context).map_err(|error| error.report()),
             Verb::Config { verb: ConfigVerb::Show(args) } => {
                 config_show::run(args, context).map_err(|error| error.report())
             }

@@ -16,8 +16,10 @@ mod reach;
 mod snapshot;
 mod target;
 mod walk;
+mod window;
 
 pub use choose::{PlanError, PlanRequest, plan};
 pub use plan::{Commit, LaidSegment, PathStep, PlanNote, RestorePlan, SegmentRun, StopPoint, Unreachable};
 pub use snapshot::{BackupFacts, Snapshot, StoredPartial, TimelineRecord, WalCopy, WalEvidence};
 pub use target::{RecoveryTarget, TargetError, TargetKind};
+pub use window::{Hole, Window, holes, windows};

@@ -117,7 +117,10 @@ pub(super) fn walk<E: WalEvidence>(
 }
 
 /// Of several copies the one that reaches furthest.
-fn best<E: WalEvidence>(candidates: Vec<Found>, evidence: &mut E) -> Result<Option<(Found, SegmentFacts)>, E::Error> {
+pub(super) fn best<E: WalEvidence>(
+    candidates: Vec<Found>,
+    evidence: &mut E,
+) -> Result<Option<(Found, SegmentFacts)>, E::Error> {
     let mut best: Option<(Found, SegmentFacts)> = None;
     for found in candidates {
         let facts = evidence.facts(&found.copy)?;
@@ -236,7 +239,7 @@ impl Walk {
 }
 
 /// The last commit in a segment before a limit.
-fn last_commit_in<E: WalEvidence>(
+pub(super) fn last_commit_in<E: WalEvidence>(
     found: &Found,
     limit: Lsn,
     branch: &Branch<'_>,

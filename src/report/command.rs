@@ -4,7 +4,9 @@ use super::{ExitStatus, Explain, Report};
 use crate::command::check::CheckError;
 use crate::command::config_show::ConfigShowError;
 use crate::command::init::{AdmitError, InitError, PlaceError};
+use crate::command::list::ListError;
 use crate::command::server::ServerError;
+use crate::command::status::StatusError;
 
 /// Standard output that cannot be written to: a full disk behind a redirection, most likely.
 fn output(what: String) -> Report {
@@ -25,6 +27,26 @@ impl Explain for CheckError {
         match self {
             CheckError::Config(error) => error.report(),
             CheckError::Output(_) => output(self.to_string()),
+        }
+    }
+}
+
+impl Explain for StatusError {
+    fn report(&self) -> Report {
+        match self {
+            StatusError::Config(error) => error.report(),
+            StatusError::Repository(error) => error.report(),
+            StatusError::Output(_) => output(self.to_string()),
+        }
+    }
+}
+
+impl Explain for ListError {
+    fn report(&self) -> Report {
+        match self {
+            ListError::Config(error) => error.report(),
+            ListError::Repository(error) => error.report(),
+            ListError::Output(_) => output(self.to_string()),
         }
     }
 }

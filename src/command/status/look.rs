@@ -1,0 +1,171 @@
+//! Gathering the state of a cluster from its repository.
+
+use serde::Serialize;
+
+use crate::recovery::{Hole, Window, holes, windows};
+use crate::report::Explain;
+use crate::repository::wal::WalObjectName;
+use crate::repository::{Cluster, RepositoryError, ServerRecord, ServerRepository};
+use crate::wal::{ClusterName, PgTime, PostgresMajor, SegmentName, SystemIdentifier, TimelineId};
+
+/// Everything about one cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ClusterStatus {
+    /// The user's name for it.
+    pub cluster: ClusterName,
+    /// The store.
+    pub repository: String,
+    /// There is something to restore, and nothing is wrong.
+    pub ok: bool,
+    /// Its system identifiers, oldest first: more than one after `pg_upgrade`.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// Everything about one system identifier.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ServerStatus {
+    /// The identifier.
+    pub system_identifier: SystemIdentifier,
+    /// The server's major version.
+    pub postgres_major: PostgresMajor,
+    /// The segment archived last, by the clock of the host that did.
+    pub last_archived: Option<LastArchived>,
+    /// Stretches in which every moment can be restored.
+    pub windows: Vec<Window>,
+    /// Missing WAL.
+    pub holes: Vec<Hole>,
+    /// Segments of which only a damaged copy was archived.
+    pub damaged: Vec<SegmentName>,
+    /// Timelines with stored WAL.
+    pub timelines: Vec<TimelineStatus>,
+    /// Complete base backups.
+    pub backups: usize,
+    /// Bytes of all backups' files.
+    pub backup_raw_bytes: u64,
+    /// Bytes that the backups take in the repository.
+    pub backup_stored_bytes: u64,
+    /// What a person should look at, in words.
+    pub problems: Vec<String>,
+}
+
+/// When WAL came last.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct LastArchived {
+    /// The segment.
+    pub segment: SegmentName,
+    /// When.
+    pub archived_at: PgTime,
+    /// How long ago, by this host's clock. An idle server archives nothing; its age is no fault.
+    pub age_seconds: i64,
+}
+
+/// The stored WAL of one timeline.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct TimelineStatus {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// Complete segments.
+    pub segments: u64,
+    /// The first of them.
+    pub first: Option<SegmentName>,
+    /// The last of them.
+    pub last: Option<SegmentName>,
+    /// Their bytes as PostgreSQL wrote them.
+    pub raw_bytes: u64,
+    /// Bytes that the timeline's WAL takes in the repository.
+    pub stored_bytes: u64,
+}
+
+/// Gathers the state. Damage in one part is a problem to be shown, and does not hide the others.
+///
+/// # Errors
+/// The store fails at the beginning.
+pub(super) fn look(cluster: &Cluster, repository: String, now: PgTime) -> Result<ClusterStatus, RepositoryError> {
+    let records = cluster.servers()?;
+    let servers: Vec<_> =
+        records.iter().map(|record| server(&cluster.server(record.system_identifier), record, now)).collect();
+    // What came before pg_upgrade may expire; the present server must be restorable.
+    let restorable = servers.last().is_some_and(|server| !server.windows.is_empty());
+    let ok = restorable && servers.iter().all(|server| server.problems.is_empty());
+    Ok(ClusterStatus { cluster: cluster.name().clone(), repository, ok, servers })
+}
+
+fn server(server: &ServerRepository, record: &ServerRecord, now: PgTime) -> ServerStatus {
+    let mut status = ServerStatus {
+        system_identifier: record.system_identifier,
+        postgres_major: record.major,
+        last_archived: None,
+        windows: Vec::new(),
+        holes: Vec::new(),
+        damaged: Vec::new(),
+        timelines: Vec::new(),
+        backups: 0,
+        backup_raw_bytes: 0,
+        backup_stored_bytes: 0,
+        problems: Vec::new(),
+    };
+    if let Err(error) = fill(&mut status, server, record, now) {
+        status.problems.push(error.report().what);
+    }
+    let damaged = status.damaged.iter().map(|name| format!("only a damaged copy of segment \"{name}\" was archived"));
+    let holes = status.holes.iter().filter(|hole| hole.matters).map(|hole| {
+        let (first, last, count) = (hole.first, hole.last, hole.segments);
+        format!("WAL is missing on timeline {}: {count} segments, \"{first}\" to \"{last}\"", hole.timeline)
+    });
+    let found: Vec<String> = damaged.chain(holes).collect();
+    status.problems.extend(found);
+    status
+}
+
+fn fill(
+    status: &mut ServerStatus,
+    server: &ServerRepository,
+    record: &ServerRecord,
+    now: PgTime,
+) -> Result<(), RepositoryError> {
+    for timeline in server.timelines()? {
+        let found = look_at_timeline(status, server, record, timeline)?;
+        if let Some(last) = found.last {
+            let archived_at = server.describe(WalObjectName::Segment(last))?.footer.archived_at;
+            if status.last_archived.as_ref().is_none_or(|so_far| so_far.archived_at < archived_at) {
+                let age_seconds = now.0.saturating_sub(archived_at.0) / 1_000_000;
+                status.last_archived = Some(LastArchived { segment: last, archived_at, age_seconds });
+            }
+        }
+        status.timelines.push(found);
+    }
+    let snapshot = server.snapshot(record)?;
+    status.backups = snapshot.backups.len();
+    status.backup_raw_bytes = snapshot.backups.iter().map(|backup| backup.size_bytes).sum();
+    status.backup_stored_bytes = snapshot.backups.iter().map(|backup| backup.stored_bytes).sum();
+    status.holes = holes(&snapshot);
+    status.windows = windows(&snapshot, &mut server.evidence(record))?;
+    Ok(())
+}
+
+fn look_at_timeline(
+    status: &mut ServerStatus,
+    server: &ServerRepository,
+    record: &ServerRecord,
+    timeline: TimelineId,
+) -> Result<TimelineStatus, RepositoryError> {
+    let mut found = TimelineStatus { timeline, segments: 0, first: None, last: None, raw_bytes: 0, stored_bytes: 0 };
+    let mut damaged = Vec::new();
+    for object in server.wal_objects(timeline)? {
+        found.stored_bytes += object.stored_bytes;
+        match object.name {
+            WalObjectName::Segment(name) => {
+                found.segments += 1;
+                found.raw_bytes += record.segment_size_bytes.bytes();
+                found.first = found.first.or(Some(name));
+                found.last = Some(name);
+                damaged.retain(|bad| *bad != name);
+            }
+            WalObjectName::Damaged(name, _) if found.last != Some(name) => damaged.push(name),
+            WalObjectName::Damaged(..) | WalObjectName::Partial(..) | WalObjectName::Backup(..) => {}
+        }
+    }
+    damaged.dedup();
+    status.damaged.extend(damaged);
+    Ok(found)
+}

@@ -1,0 +1,78 @@
+//! The text of `pitr status`.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use indicatif::HumanBytes;
+
+use super::look::{ClusterStatus, ServerStatus};
+use crate::recovery::Window;
+
+pub(super) fn write(status: &ClusterStatus, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "cluster {} in {}", status.cluster, status.repository)?;
+    if status.servers.is_empty() {
+        writeln!(out, "\nThe repository knows no server of this cluster: run \"pitr init\".")?;
+    }
+    for server in &status.servers {
+        write_server(server, out)?;
+    }
+    let problems = status.servers.iter().flat_map(|server| &server.problems);
+    for (number, problem) in problems.enumerate() {
+        writeln!(out, "{}PROBLEM: {problem}", if number == 0 { "\n" } else { "" })?;
+    }
+    if status.servers.last().is_some_and(|server| server.windows.is_empty()) {
+        writeln!(out, "\nPROBLEM: nothing can be restored yet: take a base backup with \"pitr backup\"")?;
+    }
+    out.flush()
+}
+
+fn write_server(server: &ServerStatus, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "\nPostgreSQL {}, system identifier {}", server.postgres_major, server.system_identifier)?;
+    match &server.last_archived {
+        Some(last) => {
+            let age = Duration::from_secs(u64::try_from(last.age_seconds).unwrap_or(0));
+            let age = humantime::format_duration(age);
+            writeln!(out, "  last archived  {} at {}, {age} ago", last.segment, last.archived_at)?;
+        }
+        None => writeln!(out, "  last archived  nothing yet")?,
+    }
+    let (raw, stored) = (HumanBytes(server.backup_raw_bytes), HumanBytes(server.backup_stored_bytes));
+    writeln!(out, "  backups        {}, {raw} stored as {stored}", server.backups)?;
+    for timeline in &server.timelines {
+        let (raw, stored) = (HumanBytes(timeline.raw_bytes), HumanBytes(timeline.stored_bytes));
+        write!(out, "  timeline {:<5} {} segments, {raw} stored as {stored}", timeline.timeline, timeline.segments)?;
+        match (timeline.first, timeline.last) {
+            (Some(first), Some(last)) => writeln!(out, ", {first} to {last}")?,
+            _ => writeln!(out)?,
+        }
+    }
+    if !server.windows.is_empty() {
+        writeln!(out, "  recovery windows (UTC)")?;
+    }
+    for window in &server.windows {
+        write_window(window, out)?;
+    }
+    for hole in &server.holes {
+        writeln!(
+            out,
+            "  missing WAL    timeline {}: {} to {} ({})",
+            hole.timeline, hole.first, hole.last, hole.segments
+        )?;
+    }
+    Ok(())
+}
+
+fn write_window(window: &Window, out: &mut impl Write) -> io::Result<()> {
+    let (timeline, from, start) = (window.timeline, window.start_time, window.start_lsn);
+    match &window.last_commit {
+        Some(commit) => {
+            writeln!(out, "    timeline {timeline}: from {from} to {}, the last commit", commit.time)?;
+        }
+        None => writeln!(out, "    timeline {timeline}: from {from}, no commit since")?,
+    }
+    writeln!(
+        out,
+        "      LSN {start} to {}, from backup {} on ({} in it)",
+        window.end_lsn, window.backup, window.backups
+    )
+}
