@@ -62,6 +62,8 @@ fn from_a_standby() {
         let site = Site::with(postgres, Options::default().segment_size_mib(1), "");
         fill(&site.server);
         let mut standby = Server::standby_of(&site.dir, &site.server, "standby", None);
+        // Only the primary archives, as is usual; a standby is not refused for that.
+        standby.configure("archive_mode", "off");
         standby.start();
         site.server.run("CHECKPOINT");
         let config = fs::read_to_string(site.config()).expect("the configuration");

@@ -10,19 +10,21 @@
 //!
 //! The phases are here; [`pipeline`] has the threads, `report::backup` the advice.
 
+mod admission;
 mod check;
 mod config_files;
 mod error;
+mod pages;
 mod pipeline;
 mod progress;
 mod rate;
+mod result;
 mod source;
 mod stream;
 mod wal;
 mod worker;
 mod writer;
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +32,6 @@ pub use error::BackupError;
 pub use rate::RateLimit;
 
 use clap::ValueEnum;
-use indicatif::HumanBytes;
 
 use self::config_files::Found;
 use self::pipeline::{Feed, Settings};
@@ -44,10 +45,10 @@ use crate::catalog::{BackupId, BackupInfo, BackupWal, INFO_FORMAT, PackId, Table
 use crate::chunk::ChunkId;
 use crate::chunk::page::BLOCK_BYTES;
 use crate::config::ClusterConfig;
-use crate::manifest::{BadPages, MANIFEST_FORMAT, ManifestHeader, ManifestStop, ManifestWriter};
+use crate::manifest::{MANIFEST_FORMAT, ManifestHeader, ManifestStop, ManifestWriter};
 use crate::replication::{BackupEnd, BaseBackup, BaseBackupOptions, ConnInfo, Patience, Session, SessionKind};
 use crate::report::ExitStatus;
-use crate::repository::{Repository, ServerRecord, ServerRepository};
+use crate::repository::{Repository, ServerRepository};
 use crate::storage::Directory;
 use crate::wal::{BackupSource, Lsn, PgTime, SegmentName, TimelineId};
 
@@ -102,7 +103,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, BackupError> {
     let mut session = Session::connect(&conninfo, SessionKind::Physical, &patience)?;
     let task = Task::prepare(args, context, &config, conninfo, &repository, &mut session)?;
     let info = task.take(&mut session)?;
-    tell(&info, context)?;
+    result::tell(&info, context)?;
     Ok(if info.bad_pages > 0 { ExitStatus::BadPages } else { ExitStatus::Success })
 }
 
@@ -148,9 +149,9 @@ impl<'a> Task<'a> {
         let facts = server::facts(session)?;
         config.check_identity(facts.system_identifier)?;
         let cluster = repository.cluster(&config.name);
-        check_record(&facts, &cluster.server_record(facts.system_identifier)?)?;
+        admission::check_record(&facts, &cluster.server_record(facts.system_identifier)?)?;
         if args.wal == WalMode::Archive {
-            check_archiving(&facts)?;
+            admission::check_archiving(session, &facts)?;
         }
         let block_size = session.show("block_size")?.parse().unwrap_or(0);
         let random = random()?;
@@ -319,7 +320,7 @@ impl<'a> Task<'a> {
         }
         let wal_ranges = ranges(&begun, &received);
         let Received { streamed, written, end, stop_time } = received;
-        let (bad_pages, bad_count) = confirmed(written.suspects, &end);
+        let (bad_pages, bad_count) = pages::confirmed(written.suspects, &end);
         let source = streamed.label.from;
         let (stop_lsn, stop_timeline) = (end.stop_lsn, end.timeline);
         let stop =
@@ -389,53 +390,6 @@ fn ranges(begun: &Begun, received: &Received) -> Vec<WalRange> {
     }
 }
 
-/// Which of the suspicious pages are damaged, and how many.
-///
-/// A page that the server wrote while it was read may be torn in the copy, and replay repairs it. The server reads a page
-/// again before it complains, so what it does not complain about is no damage.
-fn confirmed(suspects: Vec<BadPages>, end: &BackupEnd) -> (Vec<BadPages>, u64) {
-    if end.damage.is_none() {
-        return (Vec::new(), 0);
-    }
-    let named = |pages: &BadPages| {
-        let path = pages.path.to_string();
-        end.warnings.iter().any(|warning| warning.message.contains(&format!("{path}\"")))
-    };
-    let (named, unnamed): (Vec<_>, Vec<_>) = suspects.into_iter().partition(named);
-    // Servers may word their warnings as they like: if none names a file, all suspects count.
-    let bad = if named.is_empty() { unnamed } else { named };
-    let count = bad.iter().map(|pages| pages.blocks.len() as u64).sum::<u64>().max(1);
-    (bad, count)
-}
-
-/// The repository must not take data of a server that is not the one it was made for.
-fn check_record(facts: &ServerFacts, record: &ServerRecord) -> Result<(), BackupError> {
-    let differs = |what, found: String, recorded: String| {
-        Err(BackupError::Record { system_identifier: facts.system_identifier, what, found, recorded })
-    };
-    if facts.major != record.major {
-        return differs("version", facts.major.to_string(), record.major.to_string());
-    }
-    if facts.segment_size != record.segment_size_bytes {
-        let bytes = |size: crate::wal::SegmentSize| format!("{} bytes", size.bytes());
-        return differs("WAL segments of", bytes(facts.segment_size), bytes(record.segment_size_bytes));
-    }
-    Ok(())
-}
-
-/// Better no copy at all than one whose WAL never comes. What the role may not see cannot be judged; a standby's own
-/// setting says nothing about its primary, but nothing would bring the WAL if both have it off.
-fn check_archiving(facts: &ServerFacts) -> Result<(), BackupError> {
-    let value = |name: &str| facts.settings.get(name).map(String::as_str);
-    match value("archive_mode") {
-        Some("off") => Err(BackupError::NotArchiving { setting: "archive_mode", value: "off".to_owned() }),
-        _ if value("archive_command") == Some("") && matches!(value("archive_library"), None | Some("")) => {
-            Err(BackupError::NotArchiving { setting: "archive_command", value: String::new() })
-        }
-        _ => Ok(()),
-    }
-}
-
 fn random() -> Result<u32, BackupError> {
     let mut bytes = [0; 4];
     let failed = |error: getrandom::Error| BackupError::Local {
@@ -444,35 +398,4 @@ fn random() -> Result<u32, BackupError> {
     };
     getrandom::fill(&mut bytes).map_err(failed)?;
     Ok(u32::from_le_bytes(bytes))
-}
-
-/// The result on standard output.
-fn tell(info: &BackupInfo, context: &Context) -> Result<(), BackupError> {
-    let mut out = context.stdout();
-    let written = match context.json {
-        true => out.json(info),
-        false => write!(out, "{}", summary(info)).and_then(|()| out.flush()),
-    };
-    written.map_err(|source| BackupError::Local { action: "write the result", source })
-}
-
-fn summary(info: &BackupInfo) -> String {
-    let mut text = format!("backup {} of cluster \"{}\" is complete\n", info.id, info.cluster);
-    let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<13} {value}\n"));
-    line("label", info.label.clone());
-    let source = match info.source {
-        BackupSource::Primary => "primary",
-        BackupSource::Standby => "standby",
-    };
-    line("server", format!("PostgreSQL {}, {source}, timeline {}", info.postgres_version, info.stop_timeline));
-    line("WAL", format!("{} to {}", info.start_lsn, info.stop_lsn));
-    let (raw, stored) = (HumanBytes(info.raw_bytes), HumanBytes(info.stored_bytes));
-    line("size", format!("{} files, {raw}, stored in {stored}", info.files));
-    if info.bad_pages > 0 {
-        line("DAMAGED", format!("{} data pages fail their checksum; the manifest names them", info.bad_pages));
-    }
-    for missing in &info.configuration_missing {
-        line("not stored", missing.clone());
-    }
-    text
 }
