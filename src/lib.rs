@@ -60,5 +60,6 @@ pub mod recovery;
 pub mod replication;
 pub mod report;
 pub mod repository;
+pub mod spool;
 pub mod storage;
 pub mod wal;

@@ -71,28 +71,76 @@ impl Compression {
     /// # Errors
     /// `out` fails, or Zstandard cannot have the memory it needs.
     pub fn write_frame(self, raw: &[u8], out: &mut dyn Write) -> io::Result<()> {
-        match self {
+        let mut frame = FrameWriter::new(self, raw.len() as u64, out)?;
+        frame.write(raw)?;
+        frame.finish()?;
+        Ok(())
+    }
+}
+
+/// One frame that is written piece by piece.
+pub(super) struct FrameWriter<W: Write>(Encoder<W>);
+
+enum Encoder<W: Write> {
+    Lz4(Box<FrameEncoder<W>>),
+    Zstd(zstd::stream::write::Encoder<'static, W>),
+}
+
+impl<W: Write> FrameWriter<W> {
+    /// Begins a frame of `raw_length` bytes of content.
+    ///
+    /// # Errors
+    /// `out` fails, or Zstandard cannot have the memory it needs.
+    pub(super) fn new(compression: Compression, raw_length: u64, out: W) -> io::Result<FrameWriter<W>> {
+        let encoder = match compression {
             Compression::Lz4 => {
                 // 256 KiB blocks stay in a core's own cache; LZ4 looks back 64 KiB only, so larger ones gain nothing.
                 let info = FrameInfo::new()
                     .block_mode(BlockMode::Independent)
                     .block_size(BlockSize::Max256KB)
                     .content_checksum(true)
-                    .content_size(Some(raw.len() as u64));
-                let mut encoder = FrameEncoder::with_frame_info(info, out);
-                encoder.write_all(raw)?;
-                encoder.finish().map_err(io::Error::other)?;
-                Ok(())
+                    .content_size(Some(raw_length));
+                Encoder::Lz4(Box::new(FrameEncoder::with_frame_info(info, out)))
             }
             Compression::Zstd(level) => {
                 let mut encoder = zstd::stream::write::Encoder::new(out, level)?;
                 encoder.include_checksum(true)?;
-                encoder.set_pledged_src_size(Some(raw.len() as u64))?;
-                encoder.write_all(raw)?;
-                encoder.finish()?;
-                Ok(())
+                encoder.set_pledged_src_size(Some(raw_length))?;
+                Encoder::Zstd(encoder)
             }
+        };
+        Ok(FrameWriter(encoder))
+    }
+
+    /// Takes the next bytes of the content.
+    ///
+    /// # Errors
+    /// The target fails.
+    pub(super) fn write(&mut self, raw: &[u8]) -> io::Result<()> {
+        match &mut self.0 {
+            Encoder::Lz4(encoder) => encoder.write_all(raw),
+            Encoder::Zstd(encoder) => encoder.write_all(raw),
         }
+    }
+
+    /// Ends the frame and gives its target back.
+    ///
+    /// # Errors
+    /// The target fails, or more or fewer bytes were written than were announced.
+    pub(super) fn finish(self) -> io::Result<W> {
+        match self.0 {
+            Encoder::Lz4(encoder) => encoder.finish().map_err(io::Error::from),
+            Encoder::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
+impl<W: Write> fmt::Debug for FrameWriter<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Encoder::Lz4(_) => "FrameWriter(lz4)",
+            Encoder::Zstd(_) => "FrameWriter(zstd)",
+        })
     }
 }
 

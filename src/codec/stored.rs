@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
+use super::compression::FrameWriter;
 use super::{Compression, Details, FOOTER_FRAME_BYTES, Footer, FooterError, read_frame, skippable};
 use crate::wal::{SystemIdentifier, WalFileName};
 
@@ -57,20 +58,59 @@ pub enum StoredError {
 /// `out` fails.
 pub fn write(
     raw: &[u8],
-    mut footer: Footer,
+    footer: Footer,
     details: &Details,
     compression: Compression,
     out: &mut dyn Write,
 ) -> io::Result<Footer> {
-    let mut counted = Counting { out, count: 0 };
-    compression.write_frame(raw, &mut counted)?;
-    footer.raw_length = raw.len() as u64;
-    footer.raw_crc = crc32fast::hash(raw);
-    footer.body_length = counted.count;
-    skippable::write(skippable::DETAILS, &details.encode()?, &mut counted)?;
-    footer.details_length = counted.count - footer.body_length;
-    counted.write_all(&footer.encode())?;
-    Ok(footer)
+    let mut writer = StoredWriter::new(compression, raw.len() as u64, out)?;
+    writer.write(raw)?;
+    Ok(writer.finish(footer, details)?.0)
+}
+
+/// A stored WAL file that is written while its raw file is read.
+#[derive(Debug)]
+pub struct StoredWriter<W: Write> {
+    body: FrameWriter<Counting<W>>,
+    crc: crc32fast::Hasher,
+    length: u64,
+}
+
+impl<W: Write> StoredWriter<W> {
+    /// Begins the body of a raw file of `raw_length` bytes.
+    ///
+    /// # Errors
+    /// `out` fails, or Zstandard cannot have the memory it needs.
+    pub fn new(compression: Compression, raw_length: u64, out: W) -> io::Result<StoredWriter<W>> {
+        let body = FrameWriter::new(compression, raw_length, Counting { out, count: 0 })?;
+        Ok(StoredWriter { body, crc: crc32fast::Hasher::new(), length: 0 })
+    }
+
+    /// Takes the next bytes of the raw file.
+    ///
+    /// # Errors
+    /// The target fails.
+    pub fn write(&mut self, raw: &[u8]) -> io::Result<()> {
+        self.crc.update(raw);
+        self.length += raw.len() as u64;
+        self.body.write(raw)
+    }
+
+    /// Writes details and footer behind the body, and gives the target back. `footer` gives everything but the lengths
+    /// and the checksum, which are filled in here.
+    ///
+    /// # Errors
+    /// The target fails, or the raw file was longer or shorter than was announced.
+    pub fn finish(self, mut footer: Footer, details: &Details) -> io::Result<(Footer, W)> {
+        let mut counted = self.body.finish()?;
+        footer.raw_length = self.length;
+        footer.raw_crc = self.crc.finalize();
+        footer.body_length = counted.count;
+        skippable::write(skippable::DETAILS, &details.encode()?, &mut counted)?;
+        footer.details_length = counted.count - footer.body_length;
+        counted.write_all(&footer.encode())?;
+        Ok((footer, counted.out))
+    }
 }
 
 /// Reads a stored WAL file in one pass, writing its raw bytes to `out`.
@@ -151,12 +191,12 @@ fn read_rest(source: &mut dyn BufRead) -> io::Result<Vec<u8>> {
 }
 
 /// Counts what goes through.
-struct Counting<'a> {
-    out: &'a mut dyn Write,
+struct Counting<W> {
+    out: W,
     count: u64,
 }
 
-impl Write for Counting<'_> {
+impl<W: Write> Write for Counting<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.out.write(bytes)?;
         self.count += count as u64;

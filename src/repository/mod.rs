@@ -16,10 +16,12 @@
 //! [`wal`] archives and fetches WAL files, [`backup`] does the same for the objects of base backups. What those
 //! contain is `manifest`'s and `chunk`'s business.
 
+mod archiving;
 pub mod backup;
 pub mod evidence;
 mod identity;
 mod keys;
+mod proof;
 pub mod wal;
 
 use std::sync::Arc;

@@ -1,103 +1,20 @@
-//! WAL files in the repository: archived once, fetched checked, listed by timeline.
+//! WAL files in the repository: fetched checked, described, listed by timeline. `archiving` puts them there.
 
 use std::io::{self, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Conflict, RepositoryError, ServerRepository, keys};
+use super::{RepositoryError, ServerRepository, keys};
 use crate::codec::stored::{self, StoredError};
-use crate::codec::{Compression, Details, Footer, Origin};
-use crate::storage::{Key, Put};
-use crate::wal::{
-    Completeness, Event, EventKind, PgTime, PostgresMajor, SegmentFacts, SegmentHeader, SegmentName, SegmentSize,
-    TimelineHistory, TimelineId, WalFileName, scan_segment_for,
-};
+use crate::codec::{Details, Footer};
+use crate::storage::Key;
+use crate::wal::{SegmentName, TimelineHistory, TimelineId, WalFileName};
 
+pub use super::archiving::{Archived, NewSegment, NewWalFile, StoredAs};
 pub use super::keys::WalObjectName;
 
 /// Longest history or backup history file, in bytes.
 const TEXT_FILE_BYTES: u64 = 1 << 20;
 /// Bytes read from the end of an object to describe it: enough for nearly all details too.
 const DESCRIPTION_BYTES: u64 = 16 << 10;
-
-/// A WAL file to be archived, with what is known about it.
-#[derive(Clone, Debug)]
-pub struct NewWalFile<'a> {
-    /// Its name.
-    pub file: WalFileName,
-    /// Its bytes.
-    pub raw: &'a [u8],
-    /// Version and segment size; not known of history files.
-    pub written_by: Option<(PostgresMajor, SegmentSize)>,
-    /// What its records say, if they were read.
-    pub facts: Option<SegmentFacts>,
-    /// Who archives it, and what has no fixed size. With `damage`, a segment does not get its true name.
-    pub details: Details,
-    /// Now, by this host's clock.
-    pub archived_at: PgTime,
-}
-
-impl<'a> NewWalFile<'a> {
-    /// A file of which nothing is known but its name and who archives it.
-    #[must_use]
-    pub fn new(file: WalFileName, raw: &'a [u8], archived_by: Origin, archived_at: PgTime) -> Self {
-        let details = Details { archived_by, ..Details::default() };
-        NewWalFile { file, raw, written_by: None, facts: None, details, archived_at }
-    }
-
-    /// With the records of a segment or `.partial` read. `header` is what the file begins with, checked against its name.
-    #[must_use]
-    pub fn with_records(mut self, header: &SegmentHeader) -> Self {
-        self.written_by = Some((header.major, header.segment_size));
-        let completeness = match self.file {
-            WalFileName::Partial(_) => Completeness::MayEnd,
-            _ => Completeness::Complete,
-        };
-        // A fault in the reading of records must not keep WAL from being archived: the file is then stored like one
-        // that was not read, under its true name.
-        let raw = self.raw;
-        let scan = || scan_segment_for(raw, header, completeness, is_remarkable);
-        if let Ok(scan) = catch_unwind(AssertUnwindSafe(scan)) {
-            self.facts = Some(scan.facts);
-            self.details.events = scan.events;
-            self.details.head = scan.head;
-            self.details.tail = scan.tail;
-            self.details.damage = scan.damage.map(Into::into);
-        }
-        self
-    }
-}
-
-/// Commits and aborts that drop nothing are only counted: there are hundreds of thousands of them.
-fn is_remarkable(event: &Event) -> bool {
-    match &event.kind {
-        EventKind::Commit(end) | EventKind::Abort(end) => end.dropped_count > 0 || end.cut,
-        EventKind::Prepare { .. }
-        | EventKind::RestorePoint { .. }
-        | EventKind::Checkpoint { .. }
-        | EventKind::ParameterChange(_)
-        | EventKind::EndOfRecovery { .. }
-        | EventKind::BackupEnd { .. }
-        | EventKind::OverwriteContrecord { .. } => true,
-    }
-}
-
-/// What came of archiving a file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Archived {
-    /// Stored, durable, under this name.
-    Stored(StoredAs),
-    /// The same bytes were there already, and are durable now.
-    AlreadyThere(StoredAs),
-}
-
-/// Under what kind of name a file was stored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum StoredAs {
-    /// A history file.
-    History,
-    /// Any other.
-    Object(WalObjectName),
-}
 
 /// A stored WAL file's description.
 #[derive(Clone, PartialEq, Debug)]
@@ -134,85 +51,6 @@ pub enum Absence {
 }
 
 impl ServerRepository {
-    /// Archives a WAL file: durable when this returns success, and never over anything else.
-    ///
-    /// # Errors
-    /// [`RepositoryError::Conflict`] if the name holds other content; the store fails; what stands under the name is
-    /// damaged.
-    pub fn archive(&self, new: &NewWalFile, compression: Compression) -> Result<Archived, RepositoryError> {
-        let (stored_as, key) = self.name_for(new);
-        let mut object = self.storage.create(&key)?;
-        let footer = Footer {
-            system_identifier: self.system_identifier,
-            file: new.file,
-            segment_size: new.written_by.map(|(_, size)| size),
-            major: new.written_by.map(|(major, _)| major),
-            raw_length: 0,
-            raw_crc: 0,
-            body_length: 0,
-            details_length: 0,
-            archived_at: new.archived_at,
-            facts: new.facts,
-            damaged: new.details.damage.is_some(),
-        };
-        stored::write(new.raw, footer, &new.details, compression, &mut object)
-            .map_err(|error| self.storage.failed("write", &key, &error))?;
-        match object.publish()? {
-            Put::Created => Ok(Archived::Stored(stored_as)),
-            Put::Exists => {
-                self.confirm_same(new, &key)?;
-                self.storage.settle(&key)?;
-                Ok(Archived::AlreadyThere(stored_as))
-            }
-        }
-    }
-
-    fn name_for(&self, new: &NewWalFile) -> (StoredAs, Key) {
-        let hash = || {
-            let hash = blake3::hash(new.raw);
-            hash.as_bytes().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
-        };
-        let name = match new.file {
-            WalFileName::History(timeline) => return (StoredAs::History, keys::history(&self.folder, timeline)),
-            WalFileName::Segment(name) if new.details.damage.is_some() => WalObjectName::Damaged(name, hash()),
-            WalFileName::Segment(name) => WalObjectName::Segment(name),
-            WalFileName::Partial(name) => WalObjectName::Partial(name, hash()),
-            WalFileName::Backup { segment, offset } => WalObjectName::Backup(segment, offset),
-        };
-        (StoredAs::Object(name), keys::object(&self.folder, name))
-    }
-
-    /// Fails unless what is stored under the key has the same raw bytes: length and checksum first, then every byte.
-    fn confirm_same(&self, new: &NewWalFile, key: &Key) -> Result<(), RepositoryError> {
-        let found = self.describe_object(key, new.file)?;
-        let length = new.raw.len() as u64;
-        let crc = crc32fast::hash(new.raw);
-        let mut difference = None;
-        if (found.footer.raw_length, found.footer.raw_crc) != (length, crc) {
-            let (stored_length, stored_crc) = (found.footer.raw_length, found.footer.raw_crc);
-            difference = Some(format!(
-                "{stored_length} bytes with checksum {stored_crc:08X} are stored, this one has {length} with {crc:08X}"
-            ));
-        } else {
-            let mut comparing = Comparing { expected: new.raw, same: true };
-            let source = self.storage.open(key)?;
-            stored::read(source, new.file, self.system_identifier, length, &mut comparing)
-                .map_err(|error| self.damaged(key, error))?;
-            if !comparing.same {
-                difference = Some("length and checksum agree, the bytes do not".to_owned());
-            }
-        }
-        let Some(difference) = difference else { return Ok(()) };
-        Err(RepositoryError::Conflict(Box::new(Conflict {
-            storage: self.storage.describe(),
-            file: new.file,
-            difference,
-            ours: new.details.archived_by.clone(),
-            theirs: found.details.archived_by,
-            archived_at: found.footer.archived_at,
-        })))
-    }
-
     /// Writes the raw bytes of a complete segment, history or backup history file to `out`; `None` if the archive has
     /// certainly no such file. A `.partial` has no single answer to its name and is always `None` here.
     ///
@@ -262,7 +100,7 @@ impl ServerRepository {
         self.describe_object(&keys::object(&self.folder, name), name.file())
     }
 
-    fn describe_object(&self, key: &Key, file: WalFileName) -> Result<StoredWalFile, RepositoryError> {
+    pub(super) fn describe_object(&self, key: &Key, file: WalFileName) -> Result<StoredWalFile, RepositoryError> {
         let mut wanted = DESCRIPTION_BYTES;
         loop {
             let suffix = self.storage.get_suffix(key, wanted)?;
@@ -367,27 +205,7 @@ impl ServerRepository {
         Ok(Absence::End)
     }
 
-    fn damaged(&self, key: &Key, source: StoredError) -> RepositoryError {
+    pub(super) fn damaged(&self, key: &Key, source: StoredError) -> RepositoryError {
         RepositoryError::Damaged { storage: self.storage.describe(), key: key.to_string(), source: Box::new(source) }
-    }
-}
-
-/// Compares what is written to it with what was expected.
-struct Comparing<'a> {
-    expected: &'a [u8],
-    same: bool,
-}
-
-impl Write for Comparing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.expected.split_at_checked(bytes.len()) {
-            Some((expected, rest)) if expected == bytes => self.expected = rest,
-            _ => self.same = false,
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

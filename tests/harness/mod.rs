@@ -6,6 +6,7 @@
 //!
 //! * [`install`]: where the servers and the client tools are; [`install::majors`].
 //! * [`process`]: [`process::as_test_user`] and commands with a deadline.
+//! * [`by_hand`]: WAL that waits, and calls of the small programs by hand.
 //! * [`dir`]: [`TestDir`], the directory of one test.
 //! * [`server`]: [`Server`], one running cluster.
 //! * [`writer`]: [`Writer`], numbered rows with commit time, xid and LSN.
@@ -14,6 +15,7 @@
 // Each integration test is a crate of its own that compiles this module and uses a part of it.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
+pub mod by_hand;
 pub mod dir;
 pub mod install;
 pub mod process;
@@ -21,6 +23,7 @@ pub mod server;
 pub mod site;
 pub mod writer;
 
+pub use by_hand::{small, traced, waiting};
 pub use dir::TestDir;
 pub use install::{Postgres, client_tool, debian, major, majors, newest};
 pub use process::{Finished, Run, as_test_user, test_user};

@@ -4,21 +4,41 @@
 //! one. Objects have no name before they are whole, so ending in the middle leaves nothing behind. (A thread in
 //! uninterruptible sleep delays even the process's end; nothing in user space can help there.)
 
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use crate::report::{Program, Report, Severity};
+use crate::report::{ExitStatus, Program, Report, Severity};
 
 /// How long the last words may take: standard error may be what hangs.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// What is told, made of the limit and of what was being done.
+type LastWords = dyn Fn(Duration, &str) -> Report + Send + Sync;
+
 /// What becomes of the call when the time is over.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(in crate::command) struct Expiry {
-    /// How bad that is.
-    pub(in crate::command) severity: Severity,
-    /// What is told, and the exit status.
-    pub(in crate::command) report: fn(limit: Duration, doing: &str) -> Report,
+    status: ExitStatus,
+    severity: Severity,
+    report: Arc<LastWords>,
+}
+
+impl Expiry {
+    /// Ends with `status`, and tells what `report` makes of the limit and of what was being done.
+    pub(in crate::command) fn new(
+        status: ExitStatus,
+        severity: Severity,
+        report: impl Fn(Duration, &str) -> Report + Send + Sync + 'static,
+    ) -> Expiry {
+        Expiry { status, severity, report: Arc::new(report) }
+    }
+}
+
+impl fmt::Debug for Expiry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Expiry").field(&self.status).finish()
+    }
 }
 
 /// A thread that ends the process when the time is over.
@@ -86,12 +106,12 @@ impl Shared {
     }
 
     fn end(&self, State { limit, doing, expiry }: State) {
-        let report = (expiry.report)(limit, &doing);
-        let status = report.status.number(self.program);
         let (told, heard) = mpsc::channel();
         let program = self.program;
+        let status = expiry.status.number(program);
         let speaker = std::thread::Builder::new().spawn(move || {
-            report.print(program, expiry.severity);
+            (expiry.report)(limit, &doing).print(program, expiry.severity);
+            // Nobody listens any more if this took too long.
             let _ = told.send(());
         });
         if speaker.is_ok() {

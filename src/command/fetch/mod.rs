@@ -29,6 +29,7 @@ use crate::command::call::{self, Asked, CallError, Deadline, Expiry, Server};
 use crate::config::OnUnreachable;
 use crate::report::{self, ExitStatus, Explain, Program, Severity, run_program};
 use crate::repository::RepositoryError;
+use crate::spool::Spool;
 use crate::wal::WalFileName;
 use delivery::{Delivery, Outcome};
 
@@ -54,11 +55,12 @@ const LIMIT_AT_FIRST: Duration = Duration::from_secs(60);
 const STANDBY_LIMIT: Duration = Duration::from_millis(4500);
 const STANDBY_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a repository that did not answer is asked but once, and how long that may take.
+const REMEMBERED_FOR: Duration = Duration::from_secs(30);
+const LIMIT_WHEN_NOTED: Duration = Duration::from_secs(1);
+
 /// How long a gap may last that a push leaves by archiving ahead.
 const GAP_PATIENCE: Duration = Duration::from_secs(2);
-
-const EXPIRY: Expiry = Expiry { severity: Severity::Error, report: report::fetch::expired };
-const EXPIRY_ON_STANDBY: Expiry = Expiry { severity: Severity::Warning, report: report::fetch::expired_on_standby };
 
 /// The program `pitr-wal-fetch`.
 #[must_use]
@@ -73,29 +75,65 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Fetc
         Asked::Version => return Ok(call::print(&call::version(Program::Fetch))),
     };
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
-    let deadline = Deadline::start(Program::Fetch, LIMIT_AT_FIRST, EXPIRY)
-        .map_err(|source| CallError::Local { action: "start a thread".to_owned(), source })?;
+    let deadline = Deadline::start(
+        Program::Fetch,
+        LIMIT_AT_FIRST,
+        Expiry::new(ExitStatus::Timeout, Severity::Error, report::fetch::expired),
+    )
+    .map_err(|source| CallError::Local { action: "start a thread".to_owned(), source })?;
     let file: WalFileName = arguments.operands[0].to_string_lossy().parse()?;
     let target = Path::new(&arguments.operands[1]);
     let server = Server::find(&arguments, target)?;
     let spared = is_standby(&server) && server.config.on_unreachable == OnUnreachable::Wait;
-    let timeout = server.config.fetch_timeout;
-    let (limit, patience, expiry) = if spared {
-        (timeout.min(STANDBY_LIMIT), timeout.min(STANDBY_PATIENCE), EXPIRY_ON_STANDBY)
+    let doing = format!("fetch WAL file \"{file}\" from {}", server.config.repository.display());
+    deadline.doing(doing);
+    let delivery = Delivery::new(&server, file, target)?;
+    let outcome = if spared {
+        for_standby(&delivery, &server, &deadline)?
     } else {
-        (timeout, timeout, EXPIRY)
+        deadline.set(
+            server.config.fetch_timeout,
+            Expiry::new(ExitStatus::Timeout, Severity::Error, report::fetch::expired),
+        );
+        persist(&delivery, &deadline, server.config.fetch_timeout)?
     };
-    deadline.set(limit, expiry);
-    deadline.doing(format!("fetch WAL file \"{file}\" from {}", server.config.repository.display()));
-    match persist(&Delivery::new(&server, file, target)?, &deadline, patience) {
-        Ok(Outcome::Delivered) => Ok(ExitStatus::Success),
-        Ok(Outcome::Absent) => Ok(ExitStatus::No),
-        Err(error) if spared && error.spares_a_standby() => {
-            report::fetch::on_standby(error.report()).print(Program::Fetch, Severity::Warning);
-            Ok(ExitStatus::No)
-        }
-        Err(error) => Err(error),
+    match outcome {
+        Outcome::Delivered => Ok(ExitStatus::Success),
+        Outcome::Absent => Ok(ExitStatus::No),
     }
+}
+
+/// The standby is answered soon, and told of no fault that may pass. That the repository did not answer is noted in the
+/// spool, so that the calls that follow (for another timeline, for the next segment) do not all wait for it again.
+fn for_standby(delivery: &Delivery<'_>, server: &Server, deadline: &Deadline) -> Result<Outcome, FetchError> {
+    let spool = || Spool::open_or_make(&server.config.spool, server.system_identifier);
+    let noted = Spool::open(&server.config.spool, server.system_identifier)
+        .ok()
+        .filter(|spool| spool.unreachable_since().is_some_and(|age| age < REMEMBERED_FOR));
+    let (limit, patience) =
+        if noted.is_some() { (LIMIT_WHEN_NOTED, Duration::ZERO) } else { (STANDBY_LIMIT, STANDBY_PATIENCE) };
+    let timeout = server.config.fetch_timeout;
+    let (spool_path, identifier) = (server.config.spool.clone(), server.system_identifier);
+    let expired = move |limit, doing: &str| {
+        // Without the note the next call waits as long as this one.
+        let _ = Spool::open_or_make(&spool_path, identifier).and_then(|spool| spool.note_unreachable());
+        report::fetch::expired_on_standby(limit, doing)
+    };
+    deadline.set(limit.min(timeout), Expiry::new(ExitStatus::No, Severity::Warning, expired));
+    let error = match persist(delivery, deadline, patience.min(timeout)) {
+        Err(error) if error.spares_a_standby() => error,
+        answered => {
+            if let Some(spool) = noted {
+                spool.note_reachable();
+            }
+            return answered;
+        }
+    };
+    if matches!(error, FetchError::Unreachable { .. }) {
+        let _ = spool().and_then(|spool| spool.note_unreachable());
+    }
+    report::fetch::on_standby(error.report()).print(Program::Fetch, Severity::Warning);
+    Ok(Outcome::Absent)
 }
 
 /// `standby.signal` wins over `recovery.signal` (`readRecoverySignalFile` in `xlogrecovery.c`).

@@ -78,12 +78,12 @@ pub enum PushError {
         found_size: SegmentSize,
     },
     /// The repository lies in the directory that it is to save.
-    #[error("the repository \"{}\" lies inside the data directory \"{}\"", repository.display(), data_directory.display())]
+    #[error("the repository \"{}\" lies inside \"{}\" of the server", repository.display(), directory.display())]
     InsideDataDirectory {
         /// The repository.
         repository: PathBuf,
-        /// The data directory.
-        data_directory: PathBuf,
+        /// The data directory, or one of its tablespaces.
+        directory: PathBuf,
     },
     /// The repository did not take the file.
     #[error(transparent)]

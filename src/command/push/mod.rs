@@ -6,7 +6,9 @@
 //!
 //! * [`source`]: the file that is handed over, and the proof that it is what its name says.
 //! * [`archiver`]: the repository that it goes to.
+//! * [`ahead`]: what waits behind it.
 
+mod ahead;
 mod archiver;
 mod error;
 mod source;
@@ -22,8 +24,11 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::command::call::{self, Asked, CallError, Deadline, Expiry, Server};
+use crate::command::call::{self, Asked, CallError, Deadline, Expiry, Open, Server};
 use crate::report::{self, ExitStatus, Program, Severity, run_program};
+use crate::spool::{Acknowledgement, Spool};
+use crate::wal::WalFileName;
+use ahead::Ahead;
 use archiver::Archiver;
 use source::Source;
 
@@ -45,8 +50,6 @@ the repository, and with 1 to 125 otherwise; PostgreSQL then keeps the file and 
 /// How long a call may take before the configuration is read and says something else.
 const LIMIT_AT_FIRST: Duration = Duration::from_secs(60);
 
-const EXPIRY: Expiry = Expiry { severity: Severity::Error, report: report::push::expired };
-
 /// The program `pitr-wal-push`.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -63,15 +66,48 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Push
     let path = Path::new(&arguments.operands[0]);
     let file = Source::name(path)?;
     let server = Server::find(&arguments, path)?;
-    deadline.set(server.config.push_timeout, EXPIRY);
+    deadline.set(server.config.push_timeout, expiry());
 
     deadline.doing(format!("open the repository {}", server.config.repository.display()));
-    let archiver = Archiver::open(&server)?;
+    let spool = Spool::open(&server.config.spool, server.system_identifier).ok();
+    let noted = spool.filter(|spool| spool.has_note_for(file));
+    let open = server.open_repository()?;
+    if let Some(spool) = noted
+        && is_archived(&spool, path, file, &open)?
+    {
+        return Ok(ExitStatus::Success);
+    }
+    archive(&server, open, path, &deadline)
+}
+
+/// Whether an earlier call archived exactly this file into exactly this repository. The note is used up either way.
+fn is_archived(spool: &Spool, path: &Path, file: WalFileName, open: &Open) -> Result<bool, PushError> {
+    let metadata = path.metadata().map_err(|source| PushError::Read { path: path.to_owned(), source })?;
+    let acknowledged = spool.is_acknowledged(file, &Acknowledgement::new(&metadata, std::slice::from_ref(&open.id)));
+    spool.forget(file);
+    Ok(acknowledged)
+}
+
+fn archive(server: &Server, open: Open, path: &Path, deadline: &Deadline) -> Result<ExitStatus, PushError> {
+    let archiver = Arc::new(Archiver::new(server, open)?);
     deadline.doing(format!("read WAL file \"{}\"", path.display()));
-    let content = Source::open(path)?.read(archiver.record())?;
+    let source = Source::open(path)?;
+    let file = source.file_name;
     deadline.doing(format!("store WAL file \"{file}\" in {}", archiver.describe()));
-    if let Some(damage) = archiver.archive(&content)? {
+    let ahead = match file {
+        WalFileName::Segment(segment) if server.config.look_ahead > 0 => {
+            let spool = Spool::open_or_make(&server.config.spool, server.system_identifier).ok();
+            spool.and_then(|spool| Ahead::start(&archiver, spool, segment, path, server.config.look_ahead))
+        }
+        WalFileName::Segment(_) | WalFileName::Partial(_) | WalFileName::History(_) | WalFileName::Backup { .. } => {
+            None
+        }
+    };
+    if let Some(damage) = archiver.archive(source)? {
         report::push::damaged(file, &damage).print(Program::Push, Severity::Warning);
+    }
+    if let Some(ahead) = ahead {
+        ahead.finish(deadline.left());
     }
     Ok(ExitStatus::Success)
 }
@@ -92,5 +128,9 @@ fn begin() -> Result<Deadline, CallError> {
         signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&at_once))
             .map_err(local("listen to signals"))?;
     }
-    Deadline::start(Program::Push, LIMIT_AT_FIRST, EXPIRY).map_err(local("start a thread"))
+    Deadline::start(Program::Push, LIMIT_AT_FIRST, expiry()).map_err(local("start a thread"))
+}
+
+fn expiry() -> Expiry {
+    Expiry::new(ExitStatus::Timeout, Severity::Error, report::push::expired)
 }

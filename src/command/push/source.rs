@@ -1,36 +1,28 @@
 //! `Source`: the file that PostgreSQL hands over, and the proof that it is what its name says.
 
 use std::fs::{File, Metadata};
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::PushError;
-use crate::codec::Origin;
 use crate::repository::ServerRecord;
-use crate::repository::wal::NewWalFile;
-use crate::wal::{
-    LONG_HEADER_SIZE, PgTime, SegmentHeader, SegmentName, TimelineHistory, WalFileName, check_segment_header,
-};
+use crate::wal::{LONG_HEADER_SIZE, SegmentHeader, SegmentName, TimelineHistory, WalFileName, check_segment_header};
 
 /// Longest file that is a segment, and longest that is not, in bytes.
 const SEGMENT_LIMIT: u64 = 1 << 30;
 const TEXT_LIMIT: u64 = 1 << 20;
 
-/// An open WAL file, not read yet.
+/// Bytes that are read, proved and compressed at a time: they stay in a core's own cache.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// An open WAL file.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) file_name: WalFileName,
-    pub(super) path: PathBuf,
     pub(super) metadata: Metadata,
+    path: PathBuf,
     file: File,
-}
-
-/// A WAL file in memory, checked against its name and its cluster.
-#[derive(Debug)]
-pub(super) struct Content {
-    file_name: WalFileName,
-    pub(super) raw: Vec<u8>,
-    header: Option<SegmentHeader>,
 }
 
 impl Source {
@@ -40,7 +32,7 @@ impl Source {
         Ok(name.to_string_lossy().parse()?)
     }
 
-    /// Opens the file. Its length can be no other than it should be for a whole segment, but that is checked later.
+    /// Opens the file.
     pub(super) fn open(path: &Path) -> Result<Source, PushError> {
         let file_name = Source::name(path)?;
         let failed = |source| PushError::Read { path: path.to_owned(), source };
@@ -56,36 +48,57 @@ impl Source {
         if metadata.len() > limit {
             return Err(PushError::TooLong { path: path.to_owned(), found: metadata.len(), limit });
         }
-        Ok(Source { file_name, path: path.to_owned(), metadata, file })
+        Ok(Source { file_name, metadata, path: path.to_owned(), file })
     }
 
-    /// Reads the whole file, once: header check, proof of the records, checksum and compression all use these bytes.
-    pub(super) fn read(mut self, record: &ServerRecord) -> Result<Content, PushError> {
+    /// Gives the whole file to `each`, piece by piece, and checks that it was as long as when it was opened.
+    pub(super) fn pieces(&mut self, mut each: impl FnMut(&[u8]) -> Result<(), PushError>) -> Result<(), PushError> {
         let expected = self.metadata.len();
-        // The limit holds: 1 GiB fits every usize that this program runs with.
-        let mut raw = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
-        let read = (&mut self.file).take(expected + 1).read_to_end(&mut raw);
-        read.map_err(|source| PushError::Read { path: self.path.clone(), source })?;
-        if raw.len() as u64 != expected {
-            return Err(PushError::Changed { path: self.path, expected, found: raw.len() as u64 });
-        }
-        let header = match self.file_name {
-            WalFileName::Segment(name) | WalFileName::Partial(name) => Some(self.check_header(name, &raw, record)?),
-            WalFileName::History(timeline) => {
-                // Recovery would trust whatever stands under this name, and the first copy stays for ever.
-                TimelineHistory::parse(timeline, &raw)?;
-                None
+        let mut buffer = Vec::with_capacity(PIECE_BYTES);
+        let mut found = 0;
+        loop {
+            buffer.clear();
+            let read = (&mut self.file).take(PIECE_BYTES as u64).read_to_end(&mut buffer);
+            found += read.map_err(|source| PushError::Read { path: self.path.clone(), source })? as u64;
+            if buffer.is_empty() && found == expected {
+                return Ok(());
             }
-            // Only people read it. PostgreSQL does not sync it, so after a crash it may even be empty, and refusing
-            // it would keep everything behind it from being archived.
-            WalFileName::Backup { .. } => None,
-        };
-        Ok(Content { file_name: self.file_name, raw, header })
+            if buffer.is_empty() || found > expected {
+                return Err(PushError::Changed { path: self.path.clone(), expected, found });
+            }
+            each(&buffer)?;
+        }
     }
 
-    fn check_header(&self, name: SegmentName, raw: &[u8], record: &ServerRecord) -> Result<SegmentHeader, PushError> {
-        let first = &raw[..raw.len().min(LONG_HEADER_SIZE)];
-        let header = check_segment_header(first, name, raw.len() as u64)?;
+    /// The whole file in memory.
+    pub(super) fn read(&mut self) -> Result<Vec<u8>, PushError> {
+        let mut raw = Vec::with_capacity(usize::try_from(self.metadata.len()).unwrap_or(0));
+        self.pieces(|piece| {
+            raw.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(raw)
+    }
+
+    /// The file from its beginning on, once more.
+    pub(super) fn again(&mut self) -> Result<&mut File, PushError> {
+        self.file.seek(SeekFrom::Start(0)).map_err(|source| PushError::Read { path: self.path.clone(), source })?;
+        Ok(&mut self.file)
+    }
+
+    /// Checks the first page of a segment or a `.partial` against its name and against the cluster that it is handed over
+    /// for.
+    pub(super) fn check_header(&self, name: SegmentName, record: &ServerRecord) -> Result<SegmentHeader, PushError> {
+        let mut first = [0; LONG_HEADER_SIZE];
+        let mut length = 0;
+        while length < first.len() {
+            match self.file.read_at(&mut first[length..], length as u64) {
+                Ok(0) => break,
+                Ok(count) => length += count,
+                Err(source) => return Err(PushError::Read { path: self.path.clone(), source }),
+            }
+        }
+        let header = check_segment_header(&first[..length], name, self.metadata.len())?;
         if header.system_identifier != record.system_identifier {
             return Err(PushError::Foreign {
                 path: self.path.clone(),
@@ -104,15 +117,14 @@ impl Source {
         }
         Ok(header)
     }
-}
 
-impl Content {
-    /// Reads the records and puts together what is to be stored.
-    pub(super) fn describe(&self, archived_by: Origin, archived_at: PgTime) -> NewWalFile<'_> {
-        let new = NewWalFile::new(self.file_name, &self.raw, archived_by, archived_at);
-        match &self.header {
-            Some(header) => new.with_records(header),
-            None => new,
+    /// Checks a file that is no segment. Recovery would trust whatever stands under a history file's name, and the first
+    /// copy stays for ever. A `.backup` is read by people only; PostgreSQL does not sync it, so after a crash it may even be
+    /// empty, and refusing it would keep everything behind it from being archived.
+    pub(super) fn check_text(&self, raw: &[u8]) -> Result<(), PushError> {
+        if let WalFileName::History(timeline) = self.file_name {
+            TimelineHistory::parse(timeline, raw)?;
         }
+        Ok(())
     }
 }

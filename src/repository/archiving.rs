@@ -1,0 +1,274 @@
+//! Archiving WAL files: once, durable, and never over anything else.
+
+use std::io::{self, Read, Write};
+
+use super::keys::{self, WalObjectName};
+use super::proof::Proof;
+use super::{Conflict, RepositoryError, ServerRepository};
+use crate::codec::stored::{self, StoredWriter};
+use crate::codec::{Compression, DamageNote, Details, Footer, Origin};
+use crate::storage::{Key, NewObject, Put};
+use crate::wal::{Completeness, PgTime, PostgresMajor, SegmentFacts, SegmentHeader, SegmentSize, WalFileName};
+
+/// A WAL file to be archived, with what is known about it.
+#[derive(Clone, Debug)]
+pub struct NewWalFile<'a> {
+    /// Its name.
+    pub file: WalFileName,
+    /// Its bytes.
+    pub raw: &'a [u8],
+    /// Version and segment size; not known of history files.
+    pub written_by: Option<(PostgresMajor, SegmentSize)>,
+    /// What its records say, if they were read.
+    pub facts: Option<SegmentFacts>,
+    /// Who archives it, and what has no fixed size. With `damage`, a segment does not get its true name.
+    pub details: Details,
+    /// Now, by this host's clock.
+    pub archived_at: PgTime,
+}
+
+impl<'a> NewWalFile<'a> {
+    /// A file of which nothing is known but its name and who archives it.
+    #[must_use]
+    pub fn new(file: WalFileName, raw: &'a [u8], archived_by: Origin, archived_at: PgTime) -> Self {
+        let details = Details { archived_by, ..Details::default() };
+        NewWalFile { file, raw, written_by: None, facts: None, details, archived_at }
+    }
+
+    /// With the records of a segment or `.partial` read. `header` is what the file begins with, checked against its name.
+    #[must_use]
+    pub fn with_records(self, header: &SegmentHeader) -> Self {
+        let completeness = match self.file {
+            WalFileName::Partial(_) => Completeness::MayEnd,
+            _ => Completeness::Complete,
+        };
+        let mut proof = Proof::new(header, completeness);
+        proof.feed(self.raw);
+        let (facts, details) = proof.finish(self.details.archived_by);
+        NewWalFile { written_by: Some((header.major, header.segment_size)), facts, details, ..self }
+    }
+}
+
+/// What came of archiving a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Archived {
+    /// Stored, durable, under this name.
+    Stored(StoredAs),
+    /// The same bytes were there already, and are durable now.
+    AlreadyThere(StoredAs),
+}
+
+/// Under what kind of name a file was stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StoredAs {
+    /// A history file.
+    History,
+    /// Any other.
+    Object(WalObjectName),
+}
+
+/// A complete segment that is archived while it is read, in memory that does not grow with it. Dropped, it leaves
+/// nothing.
+pub struct NewSegment<'a> {
+    server: &'a ServerRepository,
+    header: SegmentHeader,
+    compression: Compression,
+    key: Key,
+    proof: Proof,
+    writer: StoredWriter<Box<dyn NewObject>>,
+}
+
+impl ServerRepository {
+    /// Archives a WAL file: durable when this returns success, and never over anything else.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Conflict`] if the name holds other content; the store fails; what stands under the name is
+    /// damaged.
+    pub fn archive(&self, new: &NewWalFile, compression: Compression) -> Result<Archived, RepositoryError> {
+        let (stored_as, key) = self.name_for(new);
+        let mut object = self.storage.create(&key)?;
+        let footer = self.footer(new.file, new.written_by, new.facts, &new.details, new.archived_at);
+        let footer = stored::write(new.raw, footer, &new.details, compression, &mut object)
+            .map_err(|error| self.storage.failed("write", &key, &error))?;
+        match object.publish()? {
+            Put::Created => Ok(Archived::Stored(stored_as)),
+            Put::Exists => {
+                self.confirm_same(new.file, &footer, &new.details, &mut &*new.raw, &key)?;
+                self.storage.settle(&key)?;
+                Ok(Archived::AlreadyThere(stored_as))
+            }
+        }
+    }
+
+    fn name_for(&self, new: &NewWalFile) -> (StoredAs, Key) {
+        let hash = || {
+            let hash = blake3::hash(new.raw);
+            hash.as_bytes().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+        };
+        let name = match new.file {
+            WalFileName::History(timeline) => return (StoredAs::History, keys::history(&self.folder, timeline)),
+            WalFileName::Segment(name) if new.details.damage.is_some() => WalObjectName::Damaged(name, hash()),
+            WalFileName::Segment(name) => WalObjectName::Segment(name),
+            WalFileName::Partial(name) => WalObjectName::Partial(name, hash()),
+            WalFileName::Backup { segment, offset } => WalObjectName::Backup(segment, offset),
+        };
+        (StoredAs::Object(name), keys::object(&self.folder, name))
+    }
+
+    /// The description, but for what writing the file tells: lengths and checksum.
+    fn footer(
+        &self,
+        file: WalFileName,
+        written_by: Option<(PostgresMajor, SegmentSize)>,
+        facts: Option<SegmentFacts>,
+        details: &Details,
+        archived_at: PgTime,
+    ) -> Footer {
+        Footer {
+            system_identifier: self.system_identifier,
+            file,
+            segment_size: written_by.map(|(_, size)| size),
+            major: written_by.map(|(major, _)| major),
+            raw_length: 0,
+            raw_crc: 0,
+            body_length: 0,
+            details_length: 0,
+            archived_at,
+            facts,
+            damaged: details.damage.is_some(),
+        }
+    }
+
+    /// Fails unless what is stored under the key has the raw bytes that `raw` reads and `ours` describes: length and
+    /// checksum first, then every byte.
+    fn confirm_same(
+        &self,
+        file: WalFileName,
+        ours: &Footer,
+        details: &Details,
+        raw: &mut dyn Read,
+        key: &Key,
+    ) -> Result<(), RepositoryError> {
+        let found = self.describe_object(key, file)?;
+        let (length, crc) = (ours.raw_length, ours.raw_crc);
+        let mut difference = None;
+        if (found.footer.raw_length, found.footer.raw_crc) != (length, crc) {
+            let (stored_length, stored_crc) = (found.footer.raw_length, found.footer.raw_crc);
+            difference = Some(format!(
+                "{stored_length} bytes with checksum {stored_crc:08X} are stored, this one has {length} with {crc:08X}"
+            ));
+        } else {
+            let mut comparing = Comparing { expected: raw, buffer: Vec::new(), same: true };
+            let source = self.storage.open(key)?;
+            stored::read(source, file, self.system_identifier, length, &mut comparing)
+                .map_err(|error| self.damaged(key, error))?;
+            if !comparing.same {
+                difference = Some("length and checksum agree, the bytes do not".to_owned());
+            }
+        }
+        let Some(difference) = difference else { return Ok(()) };
+        Err(RepositoryError::Conflict(Box::new(Conflict {
+            storage: self.storage.describe(),
+            file,
+            difference,
+            ours: details.archived_by.clone(),
+            theirs: found.details.archived_by,
+            archived_at: found.footer.archived_at,
+        })))
+    }
+
+    /// Begins a complete segment whose bytes come piece by piece. `header` is what it begins with, checked against its name.
+    ///
+    /// # Errors
+    /// The store takes no writes.
+    pub fn begin_segment(
+        &self,
+        header: &SegmentHeader,
+        compression: Compression,
+    ) -> Result<NewSegment<'_>, RepositoryError> {
+        let key = keys::object(&self.folder, WalObjectName::Segment(header.name));
+        let object = self.storage.create(&key)?;
+        let writer = StoredWriter::new(compression, header.segment_size.bytes(), object)
+            .map_err(|error| self.storage.failed("write", &key, &error))?;
+        let proof = Proof::new(header, Completeness::Complete);
+        Ok(NewSegment { server: self, header: *header, compression, key, proof, writer })
+    }
+}
+
+impl NewSegment<'_> {
+    /// Takes the next bytes: proves their records and stores them, while they are in the processor's cache.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn write(&mut self, raw: &[u8]) -> Result<(), RepositoryError> {
+        self.proof.feed(raw);
+        let written = self.writer.write(raw);
+        Ok(written.map_err(|error| self.server.storage.failed("write", &self.key, &error))?)
+    }
+
+    /// Stores the segment: durable when this returns success, with where it is damaged, if it is. `again` reads the raw file
+    /// a second time, for the rare cases in which its bytes have to be seen once more: a damaged segment, and one that is
+    /// there already.
+    ///
+    /// # Errors
+    /// As for [`ServerRepository::archive`].
+    pub fn publish(
+        self,
+        archived_by: Origin,
+        archived_at: PgTime,
+        again: &mut dyn Read,
+    ) -> Result<(Archived, Option<DamageNote>), RepositoryError> {
+        let NewSegment { server, header, compression, key, proof, writer } = self;
+        let failed = |error| server.storage.failed("write", &key, &error);
+        let file = WalFileName::Segment(header.name);
+        let written_by = Some((header.major, header.segment_size));
+        let (facts, details) = proof.finish(archived_by);
+        if let Some(damage) = details.damage.clone() {
+            drop(writer);
+            let mut raw = Vec::new();
+            again.take(header.segment_size.bytes() + 1).read_to_end(&mut raw).map_err(failed)?;
+            let new = NewWalFile { file, raw: &raw, written_by, facts, details, archived_at };
+            return Ok((server.archive(&new, compression)?, Some(damage)));
+        }
+        let footer = server.footer(file, written_by, facts, &details, archived_at);
+        let (footer, object) = writer.finish(footer, &details).map_err(failed)?;
+        let stored_as = StoredAs::Object(WalObjectName::Segment(header.name));
+        match object.publish()? {
+            Put::Created => Ok((Archived::Stored(stored_as), None)),
+            Put::Exists => {
+                server.confirm_same(file, &footer, &details, again, &key)?;
+                server.storage.settle(&key)?;
+                Ok((Archived::AlreadyThere(stored_as), None))
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for NewSegment<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("NewSegment").field(&self.header.name).finish()
+    }
+}
+
+/// Compares what is written to it with what is read from elsewhere.
+struct Comparing<'a> {
+    expected: &'a mut dyn Read,
+    buffer: Vec<u8>,
+    same: bool,
+}
+
+impl Write for Comparing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.resize(bytes.len(), 0);
+        match self.expected.read_exact(&mut self.buffer) {
+            Ok(()) => self.same &= self.buffer == bytes,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.same = false,
+            Err(error) => return Err(error),
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! `Proof`: the records of a segment, read while it is archived.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::codec::{Details, Origin};
+use crate::wal::{Completeness, Event, EventKind, SegmentFacts, SegmentHeader, SegmentScanner};
+
+/// Reads records on the side.
+///
+/// What it finds decides under which name a segment is stored, and never whether: a damaged one is kept with all its
+/// bytes, and a fault in the reading itself leaves the segment as one that was not read, under its true name.
+#[derive(Debug)]
+pub(super) struct Proof {
+    scanner: Option<SegmentScanner>,
+    events: Vec<Event>,
+}
+
+impl Proof {
+    /// For the segment that the header was read from.
+    pub(super) fn new(header: &SegmentHeader, completeness: Completeness) -> Proof {
+        Proof { scanner: Some(SegmentScanner::new(header, completeness)), events: Vec::new() }
+    }
+
+    /// Takes the next bytes.
+    pub(super) fn feed(&mut self, piece: &[u8]) {
+        let Some(mut scanner) = self.scanner.take() else { return };
+        let events = &mut self.events;
+        let mut keep = |event| {
+            if is_remarkable(&event) {
+                events.push(event);
+            }
+        };
+        // The scanner is not used again after a panic.
+        self.scanner = catch_unwind(AssertUnwindSafe(|| {
+            scanner.feed(piece, &mut keep);
+            scanner
+        }))
+        .ok();
+    }
+
+    /// What is to be stored with the segment.
+    pub(super) fn finish(self, archived_by: Origin) -> (Option<SegmentFacts>, Details) {
+        let scan = self.scanner.and_then(|scanner| catch_unwind(AssertUnwindSafe(|| scanner.finish())).ok());
+        let Some(scan) = scan else { return (None, Details { archived_by, ..Details::default() }) };
+        let details = Details {
+            archived_by,
+            events: self.events,
+            head: scan.head,
+            tail: scan.tail,
+            damage: scan.damage.map(Into::into),
+        };
+        (Some(scan.facts), details)
+    }
+}
+
+/// Commits and aborts that drop nothing are only counted: there are thousands of them.
+fn is_remarkable(event: &Event) -> bool {
+    match &event.kind {
+        EventKind::Commit(end) | EventKind::Abort(end) => end.dropped_count > 0 || end.cut,
+        EventKind::Prepare { .. }
+        | EventKind::RestorePoint { .. }
+        | EventKind::Checkpoint { .. }
+        | EventKind::ParameterChange(_)
+        | EventKind::EndOfRecovery { .. }
+        | EventKind::BackupEnd { .. }
+        | EventKind::OverwriteContrecord { .. } => true,
+    }
+}

@@ -1,0 +1,173 @@
+//! The spool: small notes from one call of `pitr-wal-push` or `pitr-wal-fetch` to the next, on the same host.
+//!
+//! Layer 3. A push that archives ahead leaves an [`Acknowledgement`] for each file, so that the file's own call can return
+//! at once; a fetch notes that the repository does not answer, so that the next call does not wait for it again. Nothing in
+//! the spool is worth anything: whatever is missing, unreadable or not as expected here only costs time, and the repository
+//! is asked. So nothing is synced, and no failure here is a failure of the call.
+//!
+//! ```text
+//! <spool>/<system identifier>/<WAL file>.stored     acknowledgement
+//! <spool>/<system identifier>/unreachable           the repository did not answer; the file's time says when
+//! ```
+//!
+//! The folder is 0700 and must belong to the user, its files are 0600 and no links: a note that another user could forge
+//! would be a file that is never archived.
+
+mod acknowledgement;
+
+pub use acknowledgement::Acknowledgement;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+
+use crate::durable::{self, NewFile};
+use crate::wal::{SystemIdentifier, WalFileName};
+
+/// An acknowledgement older than this is not used: its file's own call should have come long ago.
+const ACKNOWLEDGED_FOR: Duration = Duration::from_secs(3600);
+
+/// Longest note that is read, in bytes.
+const NOTE_BYTES: u64 = 4096;
+
+const UNREACHABLE: &str = "unreachable";
+
+/// One cluster's folder in the spool.
+#[derive(Debug)]
+pub struct Spool {
+    folder: OwnedFd,
+    system_identifier: SystemIdentifier,
+}
+
+impl Spool {
+    /// Opens the cluster's folder if it is there, and fit to be trusted.
+    ///
+    /// # Errors
+    /// It is not there, not a directory, or open to others.
+    pub fn open(spool: &Path, system_identifier: SystemIdentifier) -> io::Result<Spool> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(path_of(spool, system_identifier), flags, Mode::empty())?;
+        let stat = rustix::fs::fstat(&folder)?;
+        let private = stat.st_mode & 0o077 == 0 && stat.st_uid == rustix::process::geteuid().as_raw();
+        if !private {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the spool is open to other users"));
+        }
+        Ok(Spool { folder, system_identifier })
+    }
+
+    /// Opens the cluster's folder, and makes it where it is missing.
+    ///
+    /// # Errors
+    /// As for [`Spool::open`], or it cannot be made.
+    pub fn open_or_make(spool: &Path, system_identifier: SystemIdentifier) -> io::Result<Spool> {
+        match Spool::open(spool, system_identifier) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                durable::create_directories(&path_of(spool, system_identifier), None)?;
+                Spool::open(spool, system_identifier)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether anything is noted for the file: worth finding out what.
+    #[must_use]
+    pub fn has_note_for(&self, file: WalFileName) -> bool {
+        rustix::fs::statat(&self.folder, note_name(file), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Leaves an acknowledgement in place of any other for the same name.
+    ///
+    /// # Errors
+    /// The disk is full, or the folder takes no files.
+    pub fn acknowledge(&self, file: WalFileName, acknowledgement: &Acknowledgement) -> io::Result<()> {
+        self.write(&note_name(file), &acknowledgement.encode(self.system_identifier, file))
+    }
+
+    /// Whether exactly this is acknowledged, and not too long ago.
+    #[must_use]
+    pub fn is_acknowledged(&self, file: WalFileName, acknowledgement: &Acknowledgement) -> bool {
+        let expected = acknowledgement.encode(self.system_identifier, file);
+        // Every byte is compared, so a note that was cut short or damaged is none.
+        self.read(&note_name(file))
+            .is_ok_and(|(note, age)| note == expected && age.is_some_and(|age| age < ACKNOWLEDGED_FOR))
+    }
+
+    /// Removes whatever is noted for the file.
+    pub fn forget(&self, file: WalFileName) {
+        self.remove(&note_name(file));
+    }
+
+    /// Removes acknowledgements that no call came for.
+    pub fn sweep(&self) {
+        let Ok(entries) = rustix::fs::Dir::read_from(&self.folder) else { return };
+        for entry in entries.flatten() {
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            let ours = name.strip_suffix(SUFFIX).is_some_and(|file| file.parse::<WalFileName>().is_ok());
+            if ours && self.read(name).is_ok_and(|(_, age)| age.is_none_or(|age| age >= ACKNOWLEDGED_FOR)) {
+                self.remove(name);
+            }
+        }
+    }
+
+    /// Notes that the repository did not answer just now.
+    ///
+    /// # Errors
+    /// The disk is full, or the folder takes no files.
+    pub fn note_unreachable(&self) -> io::Result<()> {
+        self.write(UNREACHABLE, b"")
+    }
+
+    /// How long ago the repository did not answer, if that is noted.
+    #[must_use]
+    pub fn unreachable_since(&self) -> Option<Duration> {
+        self.read(UNREACHABLE).ok().and_then(|(_, age)| age)
+    }
+
+    /// The repository answers again.
+    pub fn note_reachable(&self) {
+        self.remove(UNREACHABLE);
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut new = NewFile::create_at(self.folder.try_clone()?, None)?;
+        new.write_all(bytes)?;
+        new.hand_over(name)
+    }
+
+    /// A note and its age; no age if its time lies in the future.
+    fn read(&self, name: &str) -> io::Result<(Vec<u8>, Option<Duration>)> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file: File = rustix::fs::openat(&self.folder, name, flags, Mode::empty())?.into();
+        let stat = rustix::fs::fstat(&file)?;
+        let own = stat.st_uid == rustix::process::geteuid().as_raw();
+        if !own || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a note of this user"));
+        }
+        let age = SystemTime::now().duration_since(file.metadata()?.modified()?).ok();
+        let mut note = Vec::new();
+        file.take(NOTE_BYTES).read_to_end(&mut note)?;
+        Ok((note, age))
+    }
+
+    fn remove(&self, name: &str) {
+        // A note that stays is not used again: it is bound to what it was written for, and ages.
+        let _ = rustix::fs::unlinkat(&self.folder, name, AtFlags::empty());
+    }
+}
+
+const SUFFIX: &str = ".stored";
+
+fn note_name(file: WalFileName) -> String {
+    format!("{file}{SUFFIX}")
+}
+
+fn path_of(spool: &Path, system_identifier: SystemIdentifier) -> PathBuf {
+    spool.join(system_identifier.to_string())
+}
+
+#[cfg(test)]
+mod tests;

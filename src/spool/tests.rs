@@ -1,0 +1,119 @@
+//! What the spool promises: it vouches for one file in one state, and trusts nobody else's notes.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::Arc;
+
+use super::*;
+use crate::repository::{Repository, RepositoryId};
+use crate::storage::Memory;
+use crate::wal::PgTime;
+
+const CLUSTER: SystemIdentifier = SystemIdentifier(7);
+
+fn repository() -> RepositoryId {
+    Repository::create(Arc::new(Memory::default()), PgTime(0)).expect("a repository").id().clone()
+}
+
+fn file() -> WalFileName {
+    "000000010000000000000005".parse().expect("a name")
+}
+
+/// The file as it is now.
+fn state(path: &Path, repositories: &[RepositoryId]) -> Acknowledgement {
+    Acknowledgement::new(&fs::metadata(path).expect("the file is there"), repositories)
+}
+
+/// An acknowledgement holds for the very file in the very repositories, and for nothing else.
+#[test]
+fn bound_to_file_and_repositories() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let (path, other) = (directory.path().join("segment"), directory.path().join("other"));
+    fs::write(&path, b"WAL").expect("written");
+    fs::write(&other, b"WAL").expect("written");
+    let spool = Spool::open_or_make(&directory.path().join("spool"), CLUSTER).expect("a spool");
+    let (one, two) = (repository(), repository());
+    let acknowledged = state(&path, std::slice::from_ref(&one));
+    assert!(!spool.has_note_for(file()) && !spool.is_acknowledged(file(), &acknowledged));
+    spool.acknowledge(file(), &acknowledged).expect("noted");
+    assert!(spool.has_note_for(file()) && spool.is_acknowledged(file(), &acknowledged));
+
+    let next = "000000010000000000000006".parse().expect("a name");
+    assert!(!spool.is_acknowledged(next, &acknowledged), "another name");
+    assert!(!spool.is_acknowledged(file(), &state(&other, std::slice::from_ref(&one))), "another inode");
+    assert!(!spool.is_acknowledged(file(), &state(&path, std::slice::from_ref(&two))), "another repository");
+    assert!(!spool.is_acknowledged(file(), &state(&path, &[one.clone(), two.clone()])), "one more repository");
+    let elsewhere = Spool::open_or_make(&directory.path().join("spool"), SystemIdentifier(8)).expect("a spool");
+    assert!(!elsewhere.is_acknowledged(file(), &acknowledged), "another cluster");
+    fs::write(&path, b"LAW").expect("written");
+    assert!(!spool.is_acknowledged(file(), &state(&path, &[one])), "other content");
+
+    spool.forget(file());
+    assert!(!spool.is_acknowledged(file(), &acknowledged));
+}
+
+/// A note that was cut short, changed, exchanged for a link, or that is too old does not count.
+#[test]
+fn mutilated_notes() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = directory.path().join("segment");
+    fs::write(&path, b"WAL").expect("written");
+    let spool = Spool::open_or_make(directory.path(), CLUSTER).expect("a spool");
+    let acknowledged = state(&path, &[repository()]);
+    let note = directory.path().join("7").join("000000010000000000000005.stored");
+    spool.acknowledge(file(), &acknowledged).expect("noted");
+    assert_eq!(fs::metadata(&note).expect("it is there").permissions().mode() & 0o777, 0o600);
+    let good = fs::read(&note).expect("readable");
+    for length in 0..good.len() {
+        fs::write(&note, &good[..length]).expect("written");
+        assert!(!spool.is_acknowledged(file(), &acknowledged), "cut to {length} bytes");
+    }
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        fs::write(&note, &bad).expect("written");
+        assert!(!spool.is_acknowledged(file(), &acknowledged), "byte {at}");
+    }
+    fs::write(directory.path().join("good"), &good).expect("written");
+    fs::remove_file(&note).expect("removed");
+    symlink(directory.path().join("good"), &note).expect("linked");
+    assert!(!spool.is_acknowledged(file(), &acknowledged), "a link");
+    spool.acknowledge(file(), &acknowledged).expect("noted in place of the link");
+    assert!(spool.is_acknowledged(file(), &acknowledged));
+    for moment in [SystemTime::now() - ACKNOWLEDGED_FOR * 2, SystemTime::now() + ACKNOWLEDGED_FOR] {
+        File::options().write(true).open(&note).and_then(|file| file.set_modified(moment)).expect("set");
+        assert!(!spool.is_acknowledged(file(), &acknowledged), "a note of another time");
+        spool.sweep();
+        assert!(!note.exists(), "nobody came for it");
+        spool.acknowledge(file(), &acknowledged).expect("noted");
+        spool.sweep();
+        assert!(note.exists(), "a fresh one stays");
+    }
+}
+
+/// A folder that others can write to or that is a link is not used: a forged note would be WAL that is never archived.
+#[test]
+fn folder_of_others() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    drop(Spool::open_or_make(directory.path(), CLUSTER).expect("a spool"));
+    let folder = directory.path().join("7");
+    assert_eq!(fs::metadata(&folder).expect("made").permissions().mode() & 0o777, 0o700);
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o770)).expect("set");
+    assert!(Spool::open_or_make(directory.path(), CLUSTER).is_err(), "open to the group");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("set");
+    fs::rename(&folder, directory.path().join("8")).expect("renamed");
+    symlink(directory.path().join("8"), &folder).expect("linked");
+    assert!(Spool::open_or_make(directory.path(), CLUSTER).is_err(), "a link");
+}
+
+/// That the repository does not answer is noted for the next call, until it answers.
+#[test]
+fn unreachable() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let spool = Spool::open_or_make(directory.path(), CLUSTER).expect("a spool");
+    assert_eq!(spool.unreachable_since(), None);
+    spool.note_unreachable().expect("noted");
+    assert!(spool.unreachable_since().is_some_and(|age| age < Duration::from_secs(60)));
+    spool.note_reachable();
+    assert_eq!(spool.unreachable_since(), None);
+}
