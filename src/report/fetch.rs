@@ -51,7 +51,7 @@ impl Explain for FetchError {
                      {good_until} at the latest, with --to-lsn, or from a later base backup."
                 ),
             ),
-            FetchError::Header { .. } => (
+            FetchError::Header { .. } | FetchError::TooLong { .. } => (
                 ExitStatus::Damaged,
                 format!("It was not delivered. {HALTED}"),
                 "Did something else write into the repository? If another copy of the repository has the file, use that.".to_owned(),

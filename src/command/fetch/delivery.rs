@@ -1,6 +1,6 @@
 //! One attempt to deliver a WAL file: whole and checked, or not at all.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::FetchError;
@@ -49,7 +49,21 @@ impl Delivery<'_> {
         let write_failed = |source| FetchError::Write { path: self.target.clone(), source };
         let owner = Owner::to_follow(&self.folder).map_err(write_failed)?;
         let mut new = NewFile::create_in(&self.folder, owner).map_err(write_failed)?;
-        match open.server.fetch(self.file, &mut new) {
+        let limit_bytes = match self.file {
+            WalFileName::Segment(_) => open.record.segment_size_bytes.bytes(),
+            // The repository bounds these itself.
+            WalFileName::Partial(_) | WalFileName::History(_) | WalFileName::Backup { .. } => u64::MAX,
+        };
+        let mut bounded = Bounded { out: &mut new, left_bytes: limit_bytes, exceeded: false };
+        let fetched = open.server.fetch(self.file, &mut bounded);
+        if bounded.exceeded {
+            return Err(FetchError::TooLong {
+                storage: open.server.storage().describe(),
+                file: self.file,
+                limit_bytes,
+            });
+        }
+        match fetched {
             Ok(Some(_)) => {
                 self.check_first_page(&mut new, &open)?;
                 new.hand_over(self.target.file_name().unwrap_or_default()).map_err(write_failed)?;
@@ -115,6 +129,29 @@ impl Delivery<'_> {
                 Err(FetchError::ArchivedDamaged { storage, segment, good_until, why })
             }
         }
+    }
+}
+
+/// Lets no more through than belongs there: a small object must not be able to fill the server's disk.
+struct Bounded<'a> {
+    out: &'a mut NewFile,
+    left_bytes: u64,
+    exceeded: bool,
+}
+
+impl Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(left) = self.left_bytes.checked_sub(bytes.len() as u64) else {
+            self.exceeded = true;
+            return Err(io::Error::other("too long"));
+        };
+        self.out.write_all(bytes)?;
+        self.left_bytes = left;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 

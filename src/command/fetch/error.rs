@@ -76,6 +76,16 @@ pub enum FetchError {
         /// What is wrong with its first page.
         source: HeaderError,
     },
+    /// More comes out of the stored object than a segment of this cluster has.
+    #[error("what {storage} holds for \"{file}\" is longer than the {limit_bytes} bytes of a segment")]
+    TooLong {
+        /// The store.
+        storage: String,
+        /// What was asked for.
+        file: WalFileName,
+        /// The cluster's segment size in bytes.
+        limit_bytes: u64,
+    },
     /// What came out of the repository was written by another cluster.
     #[error(
         "what {storage} holds for \"{file}\" was written by the cluster with system identifier {found}, not {expected}"
@@ -105,7 +115,8 @@ impl FetchError {
             | FetchError::Unreachable { .. }
             | FetchError::Gap { .. }
             | FetchError::ArchivedDamaged { .. }
-            | FetchError::Header { .. } => true,
+            | FetchError::Header { .. }
+            | FetchError::TooLong { .. } => true,
             FetchError::Call(
                 CallError::Usage { .. }
                 | CallError::Config(_)
