@@ -39,6 +39,12 @@ impl Explain for StorageError {
                 "What was stored before is not affected. WAL that cannot be archived stays in pg_wal and is tried again.",
                 "Run \"pitr check\", and look at the disk or the network behind the repository.",
             ),
+            StorageErrorKind::TooShort => (
+                ExitStatus::Damaged,
+                "The object lost its end since it was stored. What is missing was not made up; other objects are not affected.",
+                "Look for errors of the disk behind the repository. If another copy of it has the object whole, put that \
+                 copy in its place.",
+            ),
             StorageErrorKind::TooLarge => (
                 ExitStatus::Damaged,
                 "The object is larger than anything that this program writes under such a name; it was not read.",

@@ -185,7 +185,9 @@ impl Storage for Directory {
         let (file, size) = self.open_object("read", key)?;
         if range.start > range.end || range.end > size {
             let reason = format!("it has {size} bytes, and bytes {} to {} were wanted", range.start, range.end);
-            return Err(self.failed("read", key, &io::Error::other(reason)));
+            let mut failed = self.failed("read", key, &io::Error::other(reason));
+            failed.kind = StorageErrorKind::TooShort;
+            return Err(failed);
         }
         let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut bytes = vec![0; length];

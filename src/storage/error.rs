@@ -33,6 +33,8 @@ pub enum StorageErrorKind {
     ReadOnly,
     /// The store or the object does not answer as it should; another try may succeed.
     Unreachable,
+    /// The object ends before the bytes that were stored in it.
+    TooShort,
     /// The object is larger than anything that belongs here.
     TooLarge,
 }

@@ -83,7 +83,11 @@ impl Storage for Memory {
         let bytes = self.find(key)?;
         let (start, end) = (usize::try_from(range.start).ok(), usize::try_from(range.end).ok());
         let part = start.zip(end).and_then(|(start, end)| bytes.get(start..end));
-        part.map(<[u8]>::to_vec).ok_or_else(|| self.failed("read", key, &io::Error::other("it is shorter")))
+        part.map(<[u8]>::to_vec).ok_or_else(|| {
+            let mut failed = self.failed("read", key, &io::Error::other("it is shorter"));
+            failed.kind = StorageErrorKind::TooShort;
+            failed
+        })
     }
 
     fn get_suffix(&self, key: &Key, bytes: u64) -> Result<Suffix, StorageError> {

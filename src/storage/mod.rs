@@ -94,7 +94,7 @@ pub trait Storage: Send + Sync + Debug {
     /// The bytes of a range that lies wholly inside the object.
     ///
     /// # Errors
-    /// As for [`Storage::get`]; a range beyond the end is `Unreachable` (the object is shorter than was written).
+    /// As for [`Storage::get`]; [`StorageErrorKind::TooShort`] if the range goes beyond its end.
     fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Vec<u8>, StorageError>;
 
     /// The last `bytes` of an object, or all of a smaller one.
