@@ -290,7 +290,7 @@ fn check_finds_what_is_wrong() {
 /// Promise: a standby is checked too: it ends no segment, and waits for one that the primary ends.
 #[test]
 fn check_on_a_standby() {
-    let mut site = Site::new(&newest());
+    let site = Site::new(&newest());
     site.server.archive_all();
     let mut standby = Server::standby_of(&site.dir, &site.server, "standby", Some(&site.fetch_command()));
     standby.configure("archive_mode", "always");

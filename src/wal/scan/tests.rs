@@ -12,6 +12,9 @@ use super::super::{
 };
 use super::{Completeness, SegmentScan, SegmentScanner, scan_segment};
 
+/// What a row does to a segment, given where a record of it begins.
+type Change<'a> = &'a dyn Fn(usize, &mut [u8]);
+
 const PAGE: usize = WAL_PAGE_SIZE;
 
 /// The first fixture of a major: records from one end to the other.
@@ -194,7 +197,7 @@ fn make_old(raw: &mut [u8], from: usize) {
 /// record (a standby's last segment of a timeline that it left).
 #[test]
 fn ends() {
-    let rows: [(&str, &dyn Fn(usize, &mut [u8])); 3] = [
+    let rows: [(&str, Change<'_>); 3] = [
         ("zeros", &|at, raw| raw[at..].fill(0)),
         ("old pages", &|at, raw| {
             raw[at..at.next_multiple_of(PAGE)].fill(0);
@@ -221,7 +224,7 @@ fn ends() {
 /// Damage is told from an end by what stands behind it, in a complete segment; a `.partial` just ends there.
 #[test]
 fn damage() {
-    let rows: [(&str, &dyn Fn(usize, &mut [u8])); 9] = [
+    let rows: [(&str, Change<'_>); 9] = [
         ("a page of zeros", &|at, raw| raw[at.next_multiple_of(PAGE)..][..PAGE].fill(0)),
         ("a sector of zeros", &|at, raw| raw[at / 512 * 512..][..512].fill(0)),
         ("a file that ends in zeros within a record", &|at, raw| raw[at + 40..].fill(0)),
