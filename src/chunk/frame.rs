@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::codec::{Compression, read_frame};
+use crate::codec::{Compression, unpack_frame};
 
 /// Compresses one chunk into a frame of its own.
 ///
@@ -20,9 +20,8 @@ pub fn compress(raw: &[u8], how: Compression) -> io::Result<Vec<u8>> {
 /// # Errors
 /// Anything but exactly one whole frame of at most that size whose checksum holds.
 pub fn decompress(stored: &[u8], limit_bytes: usize) -> io::Result<Vec<u8>> {
-    let mut raw = Vec::new();
     let mut rest = stored;
-    read_frame(&mut rest, limit_bytes as u64, &mut raw)?;
+    let raw = unpack_frame(&mut rest, limit_bytes)?;
     if rest.is_empty() { Ok(raw) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "bytes follow the frame")) }
 }
 

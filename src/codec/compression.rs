@@ -152,15 +152,31 @@ impl<W: Write> fmt::Debug for FrameWriter<W> {
 /// # Errors
 /// Not a frame, damaged, cut short, too long, or reading or writing failed.
 pub fn read_frame(source: &mut dyn BufRead, limit_bytes: u64, out: &mut dyn Write) -> io::Result<u64> {
-    let magic = peek_magic(source)?;
-    match magic {
-        LZ4_MAGIC => copy_bounded(&mut FrameDecoder::new(Whole(source)), limit_bytes, out),
-        ZSTD_MAGIC => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(source)?.single_frame();
-            copy_bounded(&mut decoder, limit_bytes, out)
-        }
+    copy_bounded(decoder(source)?.as_mut(), limit_bytes, out)
+}
+
+/// The same into memory, without a copy between: for the many small frames of a base backup.
+///
+/// # Errors
+/// As for [`read_frame`].
+pub fn unpack_frame(source: &mut dyn BufRead, limit_bytes: usize) -> io::Result<Vec<u8>> {
+    let mut raw = Vec::with_capacity(limit_bytes + 1);
+    // One byte more than allowed tells a frame that is too large from one that just fits.
+    decoder(source)?.take(limit_bytes as u64 + 1).read_to_end(&mut raw)?;
+    if raw.len() > limit_bytes { Err(too_long(limit_bytes as u64)) } else { Ok(raw) }
+}
+
+/// What unpacks the frame that begins here.
+fn decoder<'a>(source: &'a mut dyn BufRead) -> io::Result<Box<dyn Read + 'a>> {
+    match peek_magic(source)? {
+        LZ4_MAGIC => Ok(Box::new(FrameDecoder::new(Whole(source)))),
+        ZSTD_MAGIC => Ok(Box::new(zstd::stream::read::Decoder::with_buffer(source)?.single_frame())),
         other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("no frame begins with {other:08X}"))),
     }
+}
+
+fn too_long(limit_bytes: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("more than {limit_bytes} bytes come out of the frame"))
 }
 
 /// A reader that must not end inside an LZ4 frame.
@@ -197,8 +213,7 @@ fn copy_bounded(decoder: &mut dyn Read, limit_bytes: u64, out: &mut dyn Write) -
         }
         total += count as u64;
         if total > limit_bytes {
-            let reason = format!("more than {limit_bytes} bytes come out of the frame");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+            return Err(too_long(limit_bytes));
         }
         out.write_all(&buffer[..count])?;
     }

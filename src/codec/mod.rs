@@ -17,6 +17,6 @@ pub mod skippable;
 pub mod stored;
 
 pub(crate) use compression::Whole;
-pub use compression::{Compression, CompressionError, LZ4_MAGIC, ZSTD_MAGIC, read_frame};
+pub use compression::{Compression, CompressionError, LZ4_MAGIC, ZSTD_MAGIC, read_frame, unpack_frame};
 pub use details::{DamageNote, Details, Origin};
 pub use footer::{FOOTER_FRAME_BYTES, Footer, FooterError};
