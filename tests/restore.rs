@@ -211,6 +211,38 @@ fn tablespaces_and_waldir() {
     assert_eq!(site.server.ask("SELECT count(*) FROM t"), "1", "the living tablespace is untouched");
 }
 
+/// Promise: a tablespace created after the backup is never replayed into a directory that a living cluster uses; PostgreSQL
+/// would remove what is there.
+#[test]
+fn a_tablespace_created_after_the_backup() {
+    let postgres = newest();
+    let site = Site::new(&postgres);
+    site.backup();
+    let place = site.dir.make_dir("space");
+    site.server.run(&format!("CREATE TABLESPACE space LOCATION '{}'", place.display()));
+    site.server.run("CREATE TABLE t TABLESPACE space AS SELECT 1 AS n");
+    site.server.archive_all();
+    let target = site.dir.join("restored");
+    let refused = site.try_restore(&target, &["--to", "latest"]).fails_with(20);
+    let refused = refused.says("CREATE TABLESPACE").says(&place.display().to_string());
+    assert!(refused.stderr.contains("PG_"), "it names what is there: {}", refused.stderr);
+    assert!(!target.exists(), "nothing is written");
+    assert_eq!(site.server.ask("SELECT n FROM t"), "1", "the living tablespace is as it was");
+
+    // As on another host: the directory is missing, then it is there and free.
+    let mut server = site.server;
+    server.stop(Stop::Fast);
+    let away = site.dir.join("away");
+    fs::rename(&place, &away).expect("the tablespace can be moved away");
+    let site = Site { server, dir: site.dir };
+    site.try_restore(&target, &["--to", "latest"]).fails_with(20).says("is missing");
+    site.dir.make_dir("space");
+    let mut restored = site.restore("restored", &["--to", "latest"]);
+    restored.start();
+    wait_for("the restored server to open", || (restored.ask("SELECT pg_is_in_recovery()") == "f").then_some(()));
+    assert_eq!(restored.ask("SELECT n FROM t"), "1");
+}
+
 /// Promise: no directory that holds anything is touched unless the option names it, and one with a running server never is. An
 /// overwritten cluster is exactly the backup afterwards.
 #[test]

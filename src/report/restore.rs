@@ -43,6 +43,20 @@ impl Explain for RestoreError {
                 };
                 Report::new(ExitStatus::Usage, what, UNTOUCHED, hint)
             }
+            RestoreError::LaterTablespace { entry: Some(_), .. } => Report::new(
+                ExitStatus::Occupied,
+                what,
+                "Nothing was written. PostgreSQL replays CREATE TABLESPACE at its original path and removes what another \
+                 server keeps there: it would destroy a living cluster's tablespace.",
+                "Restore on a host where that directory is empty, or from a base backup taken after the tablespace was \
+                 made: its tablespaces can be moved with --tablespace.",
+            ),
+            RestoreError::LaterTablespace { entry: None, .. } => Report::new(
+                ExitStatus::Occupied,
+                what,
+                "Nothing was written. Recovery would stop there: PostgreSQL does not make a tablespace's directory.",
+                "Make that directory, empty and owned by the user that the server will run as, and run this again.",
+            ),
             RestoreError::NoSpace { .. } => {
                 Report::new(ExitStatus::Local, what, UNTOUCHED, "Choose a larger file system, or make room.")
             }

@@ -63,6 +63,7 @@ fn is_remarkable(event: &Event) -> bool {
         | EventKind::ParameterChange(_)
         | EventKind::EndOfRecovery { .. }
         | EventKind::BackupEnd { .. }
+        | EventKind::TablespaceCreate { .. }
         | EventKind::OverwriteContrecord { .. } => true,
     }
 }

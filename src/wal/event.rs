@@ -68,6 +68,14 @@ pub enum EventKind {
         /// The backup's start LSN.
         start: Lsn,
     },
+    /// `CREATE TABLESPACE`. Replay makes its directory anew at the same path, and removes what PostgreSQL keeps there
+    /// already (`create_tablespace_directories` in `tablespace.c`).
+    TablespaceCreate {
+        /// The tablespace's OID.
+        oid: u32,
+        /// Where it lies; bytes that are not UTF-8 are replaced.
+        location: String,
+    },
     /// A crash lost the end of a record; this one stands where its continuation would have.
     OverwriteContrecord {
         /// Where the lost record began.

@@ -139,6 +139,7 @@ impl SegmentFacts {
             EventKind::Prepare { .. }
             | EventKind::EndOfRecovery { .. }
             | EventKind::BackupEnd { .. }
+            | EventKind::TablespaceCreate { .. }
             | EventKind::OverwriteContrecord { .. } => return None,
         };
         self.min_time = Some(self.min_time.map_or(end.time, |time| time.min(end.time)));

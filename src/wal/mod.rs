@@ -22,6 +22,7 @@ mod piece;
 mod record;
 mod scan;
 mod segment;
+mod tablespace;
 mod time;
 mod xact;
 mod xlog;

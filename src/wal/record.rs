@@ -15,7 +15,7 @@
 //! Headers of block references and of the main data follow, then block data; main data is last.
 
 use super::bytes::{array_at, u32_at, u64_at};
-use super::{EventKind, Flaw, Lsn, PostgresMajor, Xid, xact, xlog};
+use super::{EventKind, Flaw, Lsn, PostgresMajor, Xid, tablespace, xact, xlog};
 
 /// Bytes of a record's header.
 pub(super) const HEADER_SIZE: usize = 24;
@@ -28,6 +28,8 @@ const MAX_LENGTH: u32 = 0x3FFF_FFFF;
 pub(super) const RM_XLOG: u8 = 0;
 /// `RM_XACT_ID`
 pub(super) const RM_XACT: u8 = 1;
+/// `RM_TBLSPC_ID`
+const RM_TBLSPC: u8 = 5;
 /// The last built-in resource manager, `RM_LOGICALMSG_ID`.
 const RM_LAST: u8 = 21;
 /// The first number for resource managers of extensions (15 and later).
@@ -88,6 +90,7 @@ impl RecordHeader {
         match self.manager {
             RM_XACT => xact::is_of_interest(self.info),
             RM_XLOG => xlog::is_of_interest(self.operation()),
+            RM_TBLSPC => tablespace::is_of_interest(self.operation()),
             _ => false,
         }
     }
@@ -155,6 +158,7 @@ pub(super) fn read_event(header: &RecordHeader, body: &[u8], major: PostgresMajo
     match header.manager {
         RM_XACT => xact::read(header, data, whole, major),
         RM_XLOG => xlog::read(header.operation(), data).map(|kind| (header.xid, kind)),
+        RM_TBLSPC => tablespace::read(header.operation(), data).map(|kind| (header.xid, kind)),
         _ => None,
     }
 }

@@ -9,6 +9,7 @@ use crate::pgdata::{PgDataError, StartError};
 use crate::recovery::{RecoveryTarget, TargetError, Unreachable};
 use crate::repository::RepositoryError;
 use crate::storage::StorageError;
+use crate::wal::Lsn;
 
 /// Why a restore was not done, or not to its end.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,20 @@ pub enum RestoreError {
         old: String,
         /// The locations it has.
         known: Vec<String>,
+    },
+    /// A tablespace that the WAL creates would be made in a directory of this host that is not free for it.
+    #[error(
+        "cannot restore here: the WAL to be replayed creates a tablespace in \"{}\" (at {lsn}), and that directory {}",
+        location.display(),
+        entry.as_ref().map_or("is missing".to_owned(), |entry| format!("holds \"{entry}\""))
+    )]
+    LaterTablespace {
+        /// The tablespace's directory.
+        location: PathBuf,
+        /// Where in the WAL it is created.
+        lsn: Lsn,
+        /// What is in it; `None` if it is not there.
+        entry: Option<String>,
     },
     /// Too little free space.
     #[error("not enough space in \"{}\": {needed_bytes} bytes are needed, {free_bytes} are free", path.display())]

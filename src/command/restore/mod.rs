@@ -14,6 +14,7 @@ mod args;
 mod ask;
 mod error;
 mod ground;
+mod later_tablespaces;
 mod progress;
 mod resolve;
 mod show;
@@ -54,6 +55,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, RestoreError> {
     let resolved = resolve::resolve(args, context)?;
     let survey = survey::survey(&resolved.server, &resolved.info)?;
     let ground = ground::survey(args, &resolved.info, &resolved.cluster.repository)?;
+    if let Some(ground) = &ground {
+        later_tablespaces::check(&resolved.server, &resolved.record, &resolved.plan, ground)?;
+    }
     let binaries = if args.start { Some(start::programs(args, &resolved)?) } else { None };
     let notes = show::notes(&resolved, &survey, ground.as_ref());
     let cluster = resolved.cluster.name.to_string();
