@@ -410,6 +410,24 @@ fn prepared_transactions() {
     }
 }
 
+/// Promise: after pg_upgrade, what was archived and backed up before stays restorable, though `pitr.toml` names the new server.
+#[test]
+fn before_an_upgrade() {
+    let (site, marks) = four_rows(&majors().remove(0), Options::default());
+    let new = Server::running(&site.dir, &newest(), &Options::named("new"));
+    site.pitr(&["init", "--upgraded", "--conninfo", &new.conninfo()]).run().ok();
+    let old_identifier = site.server.ask("SELECT system_identifier FROM pg_control_system()");
+    let new_identifier = new.ask("SELECT system_identifier FROM pg_control_system()");
+    let text = fs::read_to_string(site.config()).expect("the configuration is there");
+    site.dir.write("pitr.toml", text.replace(&old_identifier, &new_identifier));
+    drop(new);
+
+    let mut server = site.restore("restored", &["--to-xid", &marks[1].xid]);
+    server.start();
+    wait_for("the restored server to open", || (server.ask("SELECT pg_is_in_recovery()") == "f").then_some(()));
+    assert_eq!(rows(&server), "1 2");
+}
+
 /// Promise: a restore that takes over begins a new timeline in the same archive, a second one from the same parent the next free
 /// one; the newest is followed by default, and each stays reachable.
 #[test]

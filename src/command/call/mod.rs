@@ -11,7 +11,7 @@ mod server;
 pub(super) use arguments::{Arguments, Asked};
 pub(super) use deadline::{Deadline, Expiry};
 pub use error::CallError;
-pub(super) use server::{Open, Server};
+pub(super) use server::{Identity, Open, Server};
 
 use std::io::Write;
 

@@ -78,7 +78,11 @@ pub(in crate::command) struct Server {
 
 impl Server {
     /// Finds out which cluster is meant, and that the configuration and the server agree on it.
-    pub(in crate::command) fn find(arguments: &Arguments, wal_file: &Path) -> Result<Server, CallError> {
+    pub(in crate::command) fn find(
+        arguments: &Arguments,
+        wal_file: &Path,
+        identity: Identity,
+    ) -> Result<Server, CallError> {
         let config = Config::load(arguments.config.as_deref())?;
         let data_directory = DataDirectory::find(wal_file)?;
         let found = data_directory.as_ref().map(|directory| directory.control.system_identifier);
@@ -90,7 +94,11 @@ impl Server {
         let config = config.select(arguments.cluster.as_ref(), found)?;
         let system_identifier = match found {
             Some(found) => {
-                config.check_identity(found)?;
+                if let Err(other) = config.check_identity(found)
+                    && !(identity == Identity::PresentOrEarlier && is_earlier(&config, found))
+                {
+                    return Err(other.into());
+                }
                 found
             }
             None => config.system_identifier.ok_or_else(no_identity)?,
@@ -107,6 +115,33 @@ impl Server {
         let record = cluster.server_record(self.system_identifier)?;
         Ok(Open { id: repository.id().clone(), server: cluster.server(self.system_identifier), record })
     }
+}
+
+/// Which of a cluster's system identifiers a call may be about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::command) enum Identity {
+    /// The configured one: nothing else may be archived.
+    Present,
+    /// Also one from before `pg_upgrade`, as the repository knows them: what was restored from back then fetches its WAL.
+    PresentOrEarlier,
+}
+
+/// Whether the cluster came from this server by `pg_upgrade`. What cannot be found out is no.
+fn is_earlier(config: &ClusterConfig, found: SystemIdentifier) -> bool {
+    let look = || -> Option<bool> {
+        let storage = Directory::open(&config.repository).ok()?;
+        let cluster = Repository::open(Arc::new(storage)).ok()?.cluster(&config.name);
+        let mut identifier = config.system_identifier?;
+        // A chain of upgrades is short; one that goes on and on is a circle.
+        for _ in 0..64 {
+            identifier = cluster.server_record(identifier).ok()?.upgraded_from?;
+            if identifier == found {
+                return Some(true);
+            }
+        }
+        None
+    };
+    look().unwrap_or(false)
 }
 
 /// The cluster's place in its repository.

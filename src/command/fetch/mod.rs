@@ -25,7 +25,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::command::call::{self, Asked, CallError, Deadline, Expiry, Server};
+use crate::command::call::{self, Asked, CallError, Deadline, Expiry, Identity, Server};
 use crate::config::OnUnreachable;
 use crate::report::{self, ExitStatus, Explain, Program, Severity, run_program};
 use crate::repository::RepositoryError;
@@ -83,7 +83,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Fetc
     .map_err(|source| CallError::Local { action: "start a thread".to_owned(), source })?;
     let file: WalFileName = arguments.operands[0].to_string_lossy().parse()?;
     let target = Path::new(&arguments.operands[1]);
-    let server = Server::find(&arguments, target)?;
+    let server = Server::find(&arguments, target, Identity::PresentOrEarlier)?;
     let spared = is_standby(&server) && server.config.on_unreachable == OnUnreachable::Wait;
     let doing = format!("fetch WAL file \"{file}\" from {}", server.config.repository.display());
     deadline.doing(doing);

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::command::call::{self, Asked, CallError, Deadline, Expiry, Open, Server};
+use crate::command::call::{self, Asked, CallError, Deadline, Expiry, Identity, Open, Server};
 use crate::report::{self, ExitStatus, Program, Severity, run_program};
 use crate::spool::{Acknowledgement, Spool};
 use crate::wal::WalFileName;
@@ -65,7 +65,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Push
     let deadline = begin()?;
     let path = Path::new(&arguments.operands[0]);
     let file = Source::name(path)?;
-    let server = Server::find(&arguments, path)?;
+    let server = Server::find(&arguments, path, Identity::Present)?;
     deadline.set(server.config.push_timeout, expiry());
 
     deadline.doing(format!("open the repository {}", server.config.repository.display()));
