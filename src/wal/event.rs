@@ -94,9 +94,15 @@ pub struct TransactionEnd {
     /// It ended a transaction prepared before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prepared: bool,
+    /// The database that it happened in, where the record tells: those that change the catalog do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<u32>,
     /// How many subtransactions ended with it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub subtransactions: u32,
+    /// Those subtransactions; short if the record was `cut`. Not stored with a segment: the segment itself has them.
+    #[serde(skip)]
+    pub subtransaction_xids: Vec<Xid>,
     /// How many relation files are removed with it; the number of `dropped` unless `cut`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dropped_count: u32,

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::record::{HEADER_SIZE, RecordHeader, finish_crc, read_event};
-use super::{Damage, Event, Flaw, Lsn, PostgresMajor};
+use super::{Damage, Event, Flaw, Lsn, PostgresMajor, RawRecord};
 
 /// Most bytes of a straddling record that a piece keeps.
 pub const PIECE_BYTES_LIMIT: usize = 64 * 1024;
@@ -86,34 +86,69 @@ impl HeadPiece {
 /// segment that is all head, do not ask for its own tail: it is in the middle of the chain.
 #[must_use]
 pub fn join(tail: Option<&TailPiece>, heads: &[Option<&HeadPiece>], major: PostgresMajor) -> Joined {
+    match join_record(tail, heads, major) {
+        Ok(record) => Joined::Proved { end: record.end, event: record.event(major) },
+        Err(joined) => joined,
+    }
+}
+
+/// A record joined from its pieces, proved.
+#[derive(Clone, Debug)]
+pub(super) struct JoinedRecord {
+    start: Lsn,
+    end: Lsn,
+    pub(super) header: RecordHeader,
+    body: Vec<u8>,
+    whole: bool,
+}
+
+impl JoinedRecord {
+    /// The record as scans hand them out.
+    pub(super) fn raw(&self) -> RawRecord<'_> {
+        RawRecord { lsn: self.start, end_lsn: self.end, header: self.header, body: &self.body, whole: self.whole }
+    }
+
+    /// Its event, if it is one of interest.
+    pub(super) fn event(&self, major: PostgresMajor) -> Option<Event> {
+        let event = self.header.is_of_interest().then(|| read_event(&self.header, &self.body, major)).flatten();
+        event.map(|(xid, kind)| Event { lsn: self.start, end_lsn: self.end, xid, kind })
+    }
+}
+
+/// As [`join`], with the record itself; `Err` is every other outcome.
+fn join_record(
+    tail: Option<&TailPiece>,
+    heads: &[Option<&HeadPiece>],
+    major: PostgresMajor,
+) -> Result<JoinedRecord, Joined> {
     let Some(tail) = tail else {
-        return match heads.first() {
+        return Err(match heads.first() {
             None | Some(None) => Joined::Nothing,
             Some(Some(head)) if head.overwrites => Joined::Overwritten,
             Some(Some(head)) => damaged(head.start, Flaw::Continuation { expected: 0, found: head.remaining }),
-        };
+        });
     };
     let cut = || damaged(tail.start, Flaw::CutOff { expected: tail.total_length, found: tail.length });
     let Some(mut chain) = Chain::begin(tail) else {
-        return cut();
+        return Err(cut());
     };
     for head in heads {
         let expected = tail.total_length - chain.have;
         let found = head.map_or(0, |head| head.remaining);
         match head {
-            Some(head) if head.overwrites && (found == 0 || found == expected) => return Joined::Overwritten,
+            Some(head) if head.overwrites && (found == 0 || found == expected) => return Err(Joined::Overwritten),
             Some(head) if found == expected && head.length <= expected => {
                 if chain.add(head).is_none() {
-                    return cut();
+                    return Err(cut());
                 }
                 if chain.have == tail.total_length {
                     return chain.finish(tail, head.end, major);
                 }
             }
-            _ => return damaged(tail.start, Flaw::Continuation { expected, found }),
+            _ => return Err(damaged(tail.start, Flaw::Continuation { expected, found })),
         }
     }
-    Joined::Incomplete
+    Err(Joined::Incomplete)
 }
 
 /// Joins the pieces of consecutive segments, one segment after the other.
@@ -130,6 +165,17 @@ impl Borders {
     #[must_use]
     pub fn new() -> Self {
         Borders::default()
+    }
+
+    /// The record over the border, if this is the last of its pieces and the others are here.
+    pub(super) fn complete(&self, last: &HeadPiece, major: PostgresMajor) -> Result<JoinedRecord, Joined> {
+        match &self.before {
+            Some(before) => {
+                let heads: Vec<_> = self.heads.iter().chain([last]).map(Some).collect();
+                join_record(before.as_ref(), &heads, major)
+            }
+            None => Err(Joined::Incomplete),
+        }
     }
 
     /// Takes the next segment's pieces, and tells about the record over the border before it.
@@ -208,20 +254,16 @@ impl Chain {
         Some(())
     }
 
-    fn finish(self, tail: &TailPiece, end: Lsn, major: PostgresMajor) -> Joined {
+    fn finish(self, tail: &TailPiece, end: Lsn, major: PostgresMajor) -> Result<JoinedRecord, Joined> {
         let Some(header) = RecordHeader::read(&self.header).filter(|header| header.length == tail.total_length) else {
-            return damaged(tail.start, Flaw::RecordLength { found: tail.total_length });
+            return Err(damaged(tail.start, Flaw::RecordLength { found: tail.total_length }));
         };
-        if let Err(why) = header.check(major) {
-            return damaged(tail.start, why);
-        }
+        header.check(major).map_err(|why| damaged(tail.start, why))?;
         let found = finish_crc(self.crc, &self.header);
         if found != header.crc {
-            return damaged(tail.start, Flaw::Checksum { expected: header.crc, found });
+            return Err(damaged(tail.start, Flaw::Checksum { expected: header.crc, found }));
         }
-        let event = header.is_of_interest().then(|| read_event(&header, &self.body, major)).flatten();
-        let event = event.map(|(xid, kind)| Event { lsn: tail.start, end_lsn: end, xid, kind });
-        Joined::Proved { end, event }
+        Ok(JoinedRecord { start: tail.start, end, header, body: self.body, whole: self.whole })
     }
 }
 

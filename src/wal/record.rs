@@ -1,4 +1,4 @@
-//! WAL records: header, checksum, and where the main data is.
+//! WAL records: header and checksum, who wants to see them, and those of interest.
 //!
 //! A record begins on an 8-byte boundary with a header of 24 bytes (`XLogRecord` in `xlogrecord.h`):
 //!
@@ -15,7 +15,7 @@
 //! Headers of block references and of the main data follow, then block data; main data is last.
 
 use super::bytes::{array_at, u32_at, u64_at};
-use super::{EventKind, Flaw, Lsn, PostgresMajor, Xid, tablespace, xact, xlog};
+use super::{Event, EventKind, Flaw, Lsn, PostgresMajor, RecordContent, Xid, tablespace, xact, xlog};
 
 /// Bytes of a record's header.
 pub(super) const HEADER_SIZE: usize = 24;
@@ -35,21 +35,55 @@ const RM_LAST: u8 = 21;
 /// The first number for resource managers of extensions (15 and later).
 const RM_FIRST_CUSTOM: u8 = 128;
 
-/// Block reference ids that are none: main data with a length of one or four bytes, origin, top-level transaction.
-const ID_DATA_SHORT: u8 = 255;
-const ID_DATA_LONG: u8 = 254;
-const ID_ORIGIN: u8 = 253;
-const ID_TOPLEVEL_XID: u8 = 252;
-
 /// A record's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct RecordHeader {
-    pub(super) length: u32,
-    pub(super) xid: Xid,
-    pub(super) previous: Lsn,
-    pub(super) info: u8,
-    pub(super) manager: u8,
-    pub(super) crc: u32,
+pub struct RecordHeader {
+    /// Length of the record in bytes, header included.
+    pub length: u32,
+    /// The transaction that wrote it, 0 if none did.
+    pub xid: Xid,
+    /// Where the record before it begins.
+    pub previous: Lsn,
+    /// The resource manager's operation in the high four bits, flags common to all in the low four.
+    pub info: u8,
+    /// The resource manager (`rmgrlist.h`).
+    pub manager: u8,
+    /// The record's CRC-32C.
+    pub crc: u32,
+}
+
+/// A proved record, as it stands in the WAL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RawRecord<'a> {
+    /// Where it begins.
+    pub lsn: Lsn,
+    /// Where the next record may begin.
+    pub end_lsn: Lsn,
+    /// Its header.
+    pub header: RecordHeader,
+    /// What follows the header, without the page headers between; cut at its end unless `whole`.
+    pub body: &'a [u8],
+    /// The body is all there. Records of more than a mebibyte, and those of more than 64 KiB over a border of segments,
+    /// are not kept whole.
+    pub whole: bool,
+}
+
+/// Who looks at the records of a segment while they are proved.
+///
+/// Every call is about a record whose checksum is right, in LSN order. What a record is asked for is decided by its header
+/// alone, so that those that nobody wants cost nothing.
+pub trait RecordVisitor {
+    /// A record of interest, read.
+    fn event(&mut self, event: Event);
+
+    /// Whether [`RecordVisitor::record`] is to be called for the record of this header. It may be asked before the header
+    /// is proved.
+    fn wants(&self, _header: &RecordHeader) -> bool {
+        false
+    }
+
+    /// A record that was wanted; its event, if it is one, comes after it.
+    fn record(&mut self, _record: &RawRecord<'_>) {}
 }
 
 impl RecordHeader {
@@ -78,9 +112,10 @@ impl RecordHeader {
         Ok(())
     }
 
-    /// The resource manager's operation.
+    /// The resource manager's operation: the high four bits of `info`.
+    #[must_use]
     #[inline]
-    pub(super) fn operation(&self) -> u8 {
+    pub fn operation(&self) -> u8 {
         self.info & 0xF0
     }
 
@@ -117,44 +152,12 @@ pub(super) fn finish_crc(body: u32, header: &[u8]) -> u32 {
     crc32c::crc32c_append(body, &header[..CRC_OFFSET])
 }
 
-/// The main data of a record without block references, from the bytes after its header; and whether it is all there.
-///
-/// `body` may be cut at its end. `None` for a record with block references: none of interest has any.
-fn main_data(body: &[u8]) -> Option<(&[u8], bool)> {
-    let mut at = 0;
-    loop {
-        let id = *body.get(at)?;
-        at += 1;
-        let length = match id {
-            ID_ORIGIN => {
-                at += 2;
-                continue;
-            }
-            ID_TOPLEVEL_XID => {
-                at += 4;
-                continue;
-            }
-            ID_DATA_SHORT => {
-                at += 1;
-                usize::from(*body.get(at - 1)?)
-            }
-            ID_DATA_LONG => {
-                at += 4;
-                u32_at(body, at - 4)? as usize
-            }
-            _ => return None,
-        };
-        let data = body.get(at..)?;
-        return Some((data.get(..length).unwrap_or(data), data.len() >= length));
-    }
-}
-
 /// What a record of interest says. `body` is what follows the header, perhaps cut at its end.
 ///
 /// Returns the transaction and the kind of event. `None` if the content is not what the operation has in any known
 /// version.
 pub(super) fn read_event(header: &RecordHeader, body: &[u8], major: PostgresMajor) -> Option<(Xid, EventKind)> {
-    let (data, whole) = main_data(body)?;
+    let RecordContent { data, data_whole: whole, .. } = RecordContent::of_body(header, body, major)?;
     match header.manager {
         RM_XACT => xact::read(header, data, whole, major),
         RM_XLOG => xlog::read(header.operation(), data).map(|kind| (header.xid, kind)),

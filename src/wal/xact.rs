@@ -44,7 +44,9 @@ pub(super) fn read(header: &RecordHeader, data: &[u8], whole: bool, major: Postg
     let mut end = TransactionEnd {
         time: PgTime(i64_at(data, 0)?),
         prepared: matches!(operation, COMMIT_PREPARED | ABORT_PREPARED),
+        database: None,
         subtransactions: 0,
+        subtransaction_xids: Vec::new(),
         dropped_count: 0,
         dropped: Vec::new(),
         cut: false,
@@ -77,11 +79,16 @@ impl Parts<'_> {
     fn read(&mut self, end: &mut TransactionEnd, major: PostgresMajor) -> Option<Option<Xid>> {
         let bits = self.word()?;
         if bits & HAS_DATABASE != 0 {
-            self.skip(1, 8)?;
+            end.database = Some(self.word()?).filter(|database| *database != 0);
+            self.skip(1, 4)?;
         }
         if bits & HAS_SUBTRANSACTIONS != 0 {
             end.subtransactions = self.word()?;
-            self.skip(end.subtransactions, 4)?;
+            let there = (self.data.len() - self.at) / 4;
+            end.subtransaction_xids.reserve_exact(there.min(end.subtransactions as usize));
+            for _ in 0..end.subtransactions {
+                end.subtransaction_xids.push(Xid(self.word()?));
+            }
         }
         if bits & HAS_RELATIONS != 0 {
             self.relations(end)?;
@@ -162,6 +169,7 @@ mod tests {
         for (major, size) in [(15, 12), (17, 12), (18, 16)] {
             let (xid, end) = read_end(&commit(size), true, major).expect("a whole commit");
             assert_eq!((xid, end.time, end.subtransactions), (Xid(99), PgTime(42), 2), "{major}");
+            assert_eq!((end.database, end.subtransaction_xids), (Some(5), vec![Xid(100), Xid(101)]));
             let relation = |relation| RelationFile { tablespace: 1663, database: 5, relation };
             assert_eq!(end.dropped, [relation(16384), relation(16385)]);
             assert!(end.prepared && !end.cut);

@@ -111,7 +111,16 @@ impl World {
 }
 
 pub(super) fn end(time: PgTime) -> TransactionEnd {
-    TransactionEnd { time, prepared: false, subtransactions: 0, dropped_count: 0, dropped: Vec::new(), cut: false }
+    TransactionEnd {
+        time,
+        prepared: false,
+        database: None,
+        subtransactions: 0,
+        subtransaction_xids: Vec::new(),
+        dropped_count: 0,
+        dropped: Vec::new(),
+        cut: false,
+    }
 }
 
 /// A question to a world.

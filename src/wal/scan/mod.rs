@@ -12,8 +12,8 @@ mod walk;
 
 use super::record::HEADER_SIZE;
 use super::{
-    Damage, Event, Flaw, HeadPiece, Lsn, PIECE_BYTES_LIMIT, SegmentEnding, SegmentFacts, SegmentHeader, TailPiece,
-    WAL_PAGE_SIZE,
+    Borders, Damage, Event, Flaw, HeadPiece, Lsn, PIECE_BYTES_LIMIT, RecordVisitor, SegmentEnding, SegmentFacts,
+    SegmentHeader, TailPiece, WAL_PAGE_SIZE,
 };
 
 /// Most bytes of a record over page borders that are gathered to read its event. The longest commit records list
@@ -94,6 +94,8 @@ pub struct SegmentScanner {
     page: Vec<u8>,
     facts: SegmentFacts,
     head: Option<HeadPiece>,
+    /// What ended the segments before, if the record over the border is to be handed out.
+    before: Option<Borders>,
     damage: Option<Damage>,
     unread: u32,
 }
@@ -145,14 +147,34 @@ impl SegmentScanner {
             page: Vec::new(),
             facts: SegmentFacts::new(header.start),
             head: None,
+            before: None,
             damage: None,
             unread: 0,
         }
     }
 
+    /// With what ended the segments before: the record over the border goes to the visitor too, when it is whole, before
+    /// those behind it. Facts and pieces stay those of this segment alone.
+    #[must_use]
+    pub fn after(mut self, before: Borders) -> Self {
+        self.before = Some(before);
+        self
+    }
+
     /// Takes the next bytes of the file, from its first on, in pieces of any size. Events go to `events` in LSN order.
     /// Bytes beyond the segment's size are ignored.
-    pub fn feed(&mut self, mut bytes: &[u8], events: &mut dyn FnMut(Event)) {
+    pub fn feed(&mut self, bytes: &[u8], events: &mut dyn FnMut(Event)) {
+        struct EventsTo<'a>(&'a mut dyn FnMut(Event));
+        impl RecordVisitor for EventsTo<'_> {
+            fn event(&mut self, event: Event) {
+                (self.0)(event);
+            }
+        }
+        self.feed_to(bytes, &mut EventsTo(events));
+    }
+
+    /// As [`SegmentScanner::feed`], for a visitor that wants to see other records too.
+    pub fn feed_to(&mut self, mut bytes: &[u8], visitor: &mut impl RecordVisitor) {
         if !self.page.is_empty() {
             let missing = WAL_PAGE_SIZE - self.page.len();
             let (rest, further) = bytes.split_at(missing.min(bytes.len()));
@@ -162,18 +184,18 @@ impl SegmentScanner {
                 return;
             }
             let page = std::mem::take(&mut self.page);
-            self.page(&page, events);
+            self.page(&page, visitor);
             self.page = page;
             self.page.clear();
         }
         let pages = bytes.chunks_exact(WAL_PAGE_SIZE);
         self.page.extend_from_slice(pages.remainder());
         for page in pages {
-            self.page(page, events);
+            self.page(page, visitor);
         }
     }
 
-    fn page(&mut self, page: &[u8], events: &mut dyn FnMut(Event)) {
+    fn page(&mut self, page: &[u8], visitor: &mut impl RecordVisitor) {
         let address = self.next;
         if address >= self.segment.end() {
             return;
@@ -181,7 +203,7 @@ impl SegmentScanner {
         self.next = Lsn(address.0 + WAL_PAGE_SIZE as u64);
         match self.state {
             State::Reading => {
-                if let Err(stop) = self.read_page(page, address, events) {
+                if let Err(stop) = self.read_page(page, address, visitor) {
                     self.stop(stop);
                 }
             }

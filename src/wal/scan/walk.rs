@@ -4,7 +4,7 @@ use super::super::bytes::{u32_at, u64_at};
 use super::super::page::{LONG_HEADER_SIZE, PageHeader, SHORT_HEADER_SIZE};
 use super::super::piece::{HeadPiece, PIECE_BYTES_LIMIT};
 use super::super::record::{HEADER_SIZE, RecordHeader, check_length, finish_crc, read_event};
-use super::super::{Event, Flaw, Lsn, WAL_PAGE_SIZE};
+use super::super::{Event, Flaw, Lsn, RawRecord, RecordVisitor, WAL_PAGE_SIZE};
 use super::verdict::Stop;
 use super::{GATHER_LIMIT, OpenRecord, SegmentScanner};
 
@@ -20,7 +20,12 @@ pub(super) fn previous_record(header: &[u8]) -> Option<Lsn> {
 
 impl SegmentScanner {
     /// Reads one page, all records that begin or end on it.
-    pub(super) fn read_page(&mut self, page: &[u8], address: Lsn, events: &mut dyn FnMut(Event)) -> Result<(), Stop> {
+    pub(super) fn read_page(
+        &mut self,
+        page: &[u8],
+        address: Lsn,
+        visitor: &mut impl RecordVisitor,
+    ) -> Result<(), Stop> {
         let header = self.page_header(page, address)?;
         let mut at = SHORT_HEADER_SIZE;
         if address == self.segment.start {
@@ -28,10 +33,10 @@ impl SegmentScanner {
             self.begin_head(&header)?;
         }
         if self.goes_on(&header, address)? {
-            at = self.go_on(page, address, at, events)?;
+            at = self.go_on(page, address, at, visitor)?;
         }
         while at < WAL_PAGE_SIZE {
-            at = self.record(page, address, at, events)?;
+            at = self.record(page, address, at, visitor)?;
         }
         Ok(())
     }
@@ -96,15 +101,15 @@ impl SegmentScanner {
     }
 
     /// Takes the page's part of the open record or head. Returns where on the page the next record begins.
-    fn go_on(&mut self, page: &[u8], address: Lsn, at: usize, events: &mut dyn FnMut(Event)) -> Result<usize, Stop> {
+    fn go_on(&mut self, page: &[u8], address: Lsn, at: usize, visitor: &mut impl RecordVisitor) -> Result<usize, Stop> {
         let part = (self.lacks() as usize).min(WAL_PAGE_SIZE - at);
         let bytes = &page[at..at + part];
         let next = at + aligned(part);
         let end = Lsn(address.0 + next as u64);
         if let Some(mut open) = self.open.take() {
-            self.gather(&mut open, bytes)?;
+            self.gather(&mut open, bytes, visitor)?;
             if open.lacks() == 0 {
-                self.finish_open(&open, end, events)?;
+                self.finish_open(&open, end, visitor)?;
             } else {
                 self.open = Some(open);
             }
@@ -113,12 +118,27 @@ impl SegmentScanner {
             head.end = end;
             self.facts.end = end;
             self.head_open = head.length < head.remaining;
+            if !self.head_open {
+                self.head_complete(visitor);
+            }
         }
         Ok(next)
     }
 
+    /// The record from the segment before is whole: hands it out, if its beginning is known.
+    fn head_complete(&self, visitor: &mut impl RecordVisitor) {
+        let (Some(before), Some(head)) = (&self.before, &self.head) else { return };
+        let Ok(record) = before.complete(head, self.segment.major) else { return };
+        if visitor.wants(&record.header) {
+            visitor.record(&record.raw());
+        }
+        if let Some(event) = record.event(self.segment.major) {
+            visitor.event(event);
+        }
+    }
+
     /// Takes more bytes of an open record.
-    fn gather(&mut self, open: &mut OpenRecord, bytes: &[u8]) -> Result<(), Stop> {
+    fn gather(&mut self, open: &mut OpenRecord, bytes: &[u8], visitor: &impl RecordVisitor) -> Result<(), Stop> {
         let have = open.have as usize;
         // A part of a page: fits 32 bits.
         #[allow(clippy::cast_possible_truncation)]
@@ -132,7 +152,7 @@ impl SegmentScanner {
             if open.have as usize >= HEADER_SIZE {
                 let header = RecordHeader::read(&open.header).ok_or_else(|| self.cut_off(open))?;
                 header.check(self.segment.major).map_err(|why| self.bad_record(open.start, why, &open.header, None))?;
-                open.keep = header.is_of_interest();
+                open.keep = header.is_of_interest() || visitor.wants(&header);
                 self.gathered.clear();
             }
         }
@@ -145,18 +165,24 @@ impl SegmentScanner {
     }
 
     /// Proves a record over page borders that is whole now.
-    fn finish_open(&mut self, open: &OpenRecord, end: Lsn, events: &mut dyn FnMut(Event)) -> Result<(), Stop> {
+    fn finish_open(&mut self, open: &OpenRecord, end: Lsn, visitor: &mut impl RecordVisitor) -> Result<(), Stop> {
         let header = RecordHeader::read(&open.header).ok_or_else(|| self.cut_off(open))?;
         self.prove(open.start, &header, &open.header, open.crc)?;
         let gathered = std::mem::take(&mut self.gathered);
-        let outcome = self.proved(open.start, &header, &gathered, end, events);
+        let outcome = self.proved(open.start, &header, &gathered, end, visitor);
         self.gathered = gathered;
         outcome
     }
 
     /// Reads the record that begins at `at`. Returns where on the page the next one does.
     #[inline]
-    fn record(&mut self, page: &[u8], address: Lsn, at: usize, events: &mut dyn FnMut(Event)) -> Result<usize, Stop> {
+    fn record(
+        &mut self,
+        page: &[u8],
+        address: Lsn,
+        at: usize,
+        visitor: &mut impl RecordVisitor,
+    ) -> Result<usize, Stop> {
         let start = Lsn(address.0 + at as u64);
         let rest = &page[at..];
         let length = match u32_at(rest, 0) {
@@ -165,7 +191,7 @@ impl SegmentScanner {
         };
         check_length(length).map_err(|why| self.bad_record(start, why, rest, None))?;
         let Some(record) = rest.get(..length as usize) else {
-            return self.begin_open(start, length, rest);
+            return self.begin_open(start, length, rest, visitor);
         };
         let (header_bytes, body) = record.split_at(HEADER_SIZE);
         // `check_length` saw to it that the header is there.
@@ -173,14 +199,20 @@ impl SegmentScanner {
         let crc = crc32c::crc32c(body);
         self.prove(start, &header, header_bytes, crc)?;
         let next = at + aligned(record.len());
-        self.proved(start, &header, body, Lsn(address.0 + next as u64), events)?;
+        self.proved(start, &header, body, Lsn(address.0 + next as u64), visitor)?;
         Ok(next)
     }
 
     /// Takes the beginning of a record that goes on at the next page.
-    fn begin_open(&mut self, start: Lsn, length: u32, bytes: &[u8]) -> Result<usize, Stop> {
+    fn begin_open(
+        &mut self,
+        start: Lsn,
+        length: u32,
+        bytes: &[u8],
+        visitor: &impl RecordVisitor,
+    ) -> Result<usize, Stop> {
         let mut open = OpenRecord { start, length, have: 0, crc: 0, header: [0; HEADER_SIZE], keep: false };
-        self.gather(&mut open, bytes)?;
+        self.gather(&mut open, bytes, visitor)?;
         self.open = Some(open);
         Ok(WAL_PAGE_SIZE)
     }
@@ -217,7 +249,7 @@ impl SegmentScanner {
         header: &RecordHeader,
         body: &[u8],
         end: Lsn,
-        events: &mut dyn FnMut(Event),
+        visitor: &mut impl RecordVisitor,
     ) -> Result<(), Stop> {
         if self.facts.first_record.is_none() {
             self.facts.first_record = Some(start);
@@ -226,19 +258,23 @@ impl SegmentScanner {
         self.last_record = Some(start);
         self.facts.last_record = Some(start);
         self.facts.end = end;
+        if visitor.wants(header) {
+            let whole = HEADER_SIZE + body.len() == header.length as usize;
+            visitor.record(&RawRecord { lsn: start, end_lsn: end, header: *header, body, whole });
+        }
         // Almost all records are neither; they pass here hundreds of thousands of times a segment.
         if header.is_of_interest() {
-            self.event(start, header, body, end, events);
+            self.event(start, header, body, end, visitor);
         }
         if header.is_switch() { Err(Stop::Switch) } else { Ok(()) }
     }
 
-    fn event(&mut self, start: Lsn, header: &RecordHeader, body: &[u8], end: Lsn, events: &mut dyn FnMut(Event)) {
+    fn event(&mut self, start: Lsn, header: &RecordHeader, body: &[u8], end: Lsn, visitor: &mut impl RecordVisitor) {
         match read_event(header, body, self.segment.major) {
             Some((xid, kind)) => {
                 let event = Event { lsn: start, end_lsn: end, xid, kind };
                 self.facts.append(&event);
-                events(event);
+                visitor.event(event);
             }
             None => self.unread += 1,
         }
