@@ -22,7 +22,8 @@ impl<'a, E: WalEvidence> Planner<'a, E> {
     /// The refusal for a time in the gap of a fork that no timeline holds.
     pub(super) fn between(&mut self, way: &Way<'_>) -> Planned<Option<Unreachable>, E> {
         let newer = way.branch.timeline();
-        Ok(self.rival(way)?.map(|(older, _, older_last)| Unreachable::BetweenBranches { older, older_last, newer }))
+        let rival = self.rival(way)?;
+        Ok(rival.map(|(older, fork, older_last)| Unreachable::BetweenBranches { older, older_last, newer, fork }))
     }
 
     /// A timeline that left this way between the last commit before the target and the first past it, and has commits of

@@ -6,7 +6,7 @@
 //! serves only up to the switch.
 
 use super::plan::Unreachable;
-use super::snapshot::{BackupFacts, Snapshot, WalCopy};
+use super::snapshot::{BackupFacts, Snapshot, StoredDamage, WalCopy};
 use crate::wal::{Lsn, SegmentName, SegmentNo, TimelineHistory, TimelineId};
 
 /// A timeline with its ancestors.
@@ -87,6 +87,12 @@ impl<'a> Branch<'a> {
     pub(super) fn name(&self, number: SegmentNo) -> SegmentName {
         let newest = self.covering(number).next().map_or(self.timeline(), |(timeline, _)| timeline);
         SegmentName::new(newest, number, self.snapshot.segment_size)
+    }
+
+    /// What is wrong with a segment, if only a damaged copy of it is stored.
+    pub(super) fn damage(&self, segment: SegmentName) -> Option<&'a StoredDamage> {
+        let number = segment.number(self.snapshot.segment_size).ok()?;
+        self.snapshot.timelines.get(&segment.timeline())?.damaged.get(&number)
     }
 
     /// The first stored segment after a missing one: tells a gap from the end.

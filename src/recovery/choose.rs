@@ -121,7 +121,10 @@ impl<'a, E: WalEvidence> Planner<'a, E> {
                 Err(evidence) => return Err(evidence),
             }
             // The end of the WAL is that of the newest timeline, or its gap is to be told: an older one is no substitute.
-            let ended = matches!(refusal, Some(Unreachable::Gap { .. } | Unreachable::MinimalWal { .. }));
+            let ended = matches!(
+                refusal,
+                Some(Unreachable::Gap { .. } | Unreachable::DamagedSegment { .. } | Unreachable::MinimalWal { .. })
+            );
             if self.request.target.kind == TargetKind::Latest && ended {
                 break;
             }
@@ -134,7 +137,7 @@ impl<'a, E: WalEvidence> Planner<'a, E> {
 fn more_telling(old: Option<Unreachable>, new: Unreachable) -> Unreachable {
     let rank = |why: &Unreachable| match why {
         Unreachable::BetweenBranches { .. } => 6,
-        Unreachable::Gap { .. } | Unreachable::MinimalWal { .. } => 5,
+        Unreachable::Gap { .. } | Unreachable::DamagedSegment { .. } | Unreachable::MinimalWal { .. } => 5,
         Unreachable::AfterEnd { .. } => 4,
         Unreachable::BackupTooLate { .. } | Unreachable::BeforeFirstBackup { .. } => 3,
         Unreachable::NotFound { .. } => 2,

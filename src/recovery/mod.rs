@@ -9,6 +9,7 @@ mod aside;
 mod assemble;
 mod branch;
 mod choose;
+mod fork;
 mod locate;
 pub mod moment;
 mod plan;
@@ -19,7 +20,8 @@ mod walk;
 mod window;
 
 pub use choose::{PlanError, PlanRequest, plan};
+pub use fork::{BackupElsewhere, Fork, beginning};
 pub use plan::{Commit, LaidSegment, PathStep, PlanNote, RestorePlan, SegmentRun, StopPoint, Unreachable};
-pub use snapshot::{BackupFacts, Snapshot, StoredPartial, TimelineRecord, WalCopy, WalEvidence};
+pub use snapshot::{BackupFacts, Snapshot, StoredDamage, StoredPartial, TimelineRecord, WalCopy, WalEvidence};
 pub use target::{RecoveryTarget, TargetError, TargetKind};
 pub use window::{Hole, Window, holes, windows};

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::RecoveryTarget;
-use super::snapshot::{BackupFacts, WalCopy};
+use super::fork::{BackupElsewhere, Fork};
+use super::snapshot::{BackupFacts, StoredDamage, WalCopy};
 use crate::wal::{Lsn, PgTime, SegmentName, ServerLimits, TimelineId, Xid};
 
 /// How a target will be reached.
@@ -147,6 +148,8 @@ pub enum Unreachable {
         timeline: TimelineId,
         /// Timelines with backups.
         with_backups: Vec<TimelineId>,
+        /// The backup that leads furthest on the way there, and the fork where it goes elsewhere.
+        nearest: Option<BackupElsewhere>,
     },
     /// The target lies before the end of the first backup that could lead to it.
     #[error("the target lies before the end of the first usable base backup, \"{first}\"")]
@@ -183,6 +186,16 @@ pub enum Unreachable {
         /// The last commit before the gap: it can be reached.
         last_commit: Option<Commit>,
     },
+    /// Of a segment on the way only a damaged copy is stored.
+    #[error("WAL segment \"{}\" between base backup \"{backup}\" and the target is damaged: {}", damage.segment, damage.why)]
+    DamagedSegment {
+        /// The segment, and what is wrong with it.
+        damage: StoredDamage,
+        /// The backup that the way began with.
+        backup: String,
+        /// The last commit in the segments before: it can be reached.
+        last_commit: Option<Commit>,
+    },
     /// No record of this xid or restore point is in the stored WAL.
     #[error("{target} is not in the archived WAL")]
     NotFound {
@@ -216,6 +229,10 @@ pub enum Unreachable {
         id: String,
         /// The timeline of the target.
         timeline: TimelineId,
+        /// The timeline that the backup leads along.
+        backup_timeline: TimelineId,
+        /// Where the two part.
+        fork: Option<Fork>,
     },
     /// The backup asked for already contains what lies past the target.
     #[error("base backup \"{id}\" ends after the target")]
@@ -234,6 +251,8 @@ pub enum Unreachable {
         older_last: PgTime,
         /// The timeline that branched off earlier and was written to later.
         newer: TimelineId,
+        /// Where their ways part.
+        fork: Lsn,
     },
     /// The server ran with `wal_level = minimal` on the way.
     #[error("the server ran with wal_level = minimal at {lsn}, between the base backup and the target")]

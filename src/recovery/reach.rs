@@ -23,13 +23,20 @@ impl<'a, E: WalEvidence> Planner<'a, E> {
             None => branch.backups(),
             Some(backup) if branch.holds(backup) => vec![backup],
             Some(backup) => {
-                return unreachable(Unreachable::BackupOnOtherBranch { id: backup.id.clone(), timeline });
+                let elsewhere = self.elsewhere(&branch, backup)?;
+                return unreachable(Unreachable::BackupOnOtherBranch {
+                    id: elsewhere.id,
+                    timeline,
+                    backup_timeline: elsewhere.timeline,
+                    fork: elsewhere.fork,
+                });
             }
         };
         let Some(oldest) = backups.last().copied() else {
             let with_backups: BTreeSet<_> = self.snapshot.backups.iter().map(|backup| backup.stop_timeline).collect();
             let with_backups = with_backups.into_iter().collect();
-            return unreachable(Unreachable::NoBackupOnTimeline { timeline, with_backups });
+            let nearest = self.nearest_elsewhere(&branch)?;
+            return unreachable(Unreachable::NoBackupOnTimeline { timeline, with_backups, nearest });
         };
         let (goal, same_name) = self.goal(&branch, oldest)?;
         for (at, backup) in backups.iter().copied().enumerate() {
@@ -120,6 +127,10 @@ impl<'a, E: WalEvidence> Planner<'a, E> {
             WalkEnd::Gap { missing, next } => {
                 let last_commit = walk.last_commit(branch, self.evidence).map_err(PlanError::Evidence)?;
                 let (missing, next) = (*missing, *next);
+                if let Some(damage) = branch.damage(missing) {
+                    let (damage, backup) = (damage.clone(), backup.id.clone());
+                    return unreachable(Unreachable::DamagedSegment { damage, backup, last_commit });
+                }
                 return unreachable(Unreachable::Gap { missing, next, backup: backup.id.clone(), last_commit });
             }
         };

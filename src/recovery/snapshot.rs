@@ -29,6 +29,24 @@ pub struct TimelineRecord {
     pub segments: BTreeMap<SegmentNo, u64>,
     /// Stored incomplete last segments; a timeline has several if it ended several times.
     pub partials: Vec<StoredPartial>,
+    /// Segments of which only damaged copies are stored.
+    pub damaged: BTreeMap<SegmentNo, StoredDamage>,
+}
+
+/// A segment of which only a damaged copy is stored.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StoredDamage {
+    /// The segment.
+    pub segment: SegmentName,
+    /// All WAL before this is good.
+    pub good_until: Lsn,
+    /// What is wrong there.
+    pub why: String,
+    /// The segment before it, if the record over their common border does not hold: either of the two may be the bad one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub or_before: Option<SegmentName>,
+    /// When the damaged copy was archived.
+    pub archived_at: PgTime,
 }
 
 /// A stored `.partial` file.

@@ -88,8 +88,10 @@ pub(super) fn walk<E: WalEvidence>(
     let mut number = SegmentNo::of(backup.start_lsn, size);
     loop {
         let Some((found, facts)) = best(branch.find(number, Some(backup)), evidence)? else {
-            if let Some(next) = branch.next_stored(number) {
-                walk.end = WalkEnd::Gap { missing: branch.name(number), next: Some(next) };
+            let (missing, next) = (branch.name(number), branch.next_stored(number));
+            // A recovery that asks for a damaged segment is stopped, not told that the archive ends.
+            if next.is_some() || branch.damage(missing).is_some() {
+                walk.end = WalkEnd::Gap { missing, next };
             }
             return Ok(walk);
         };

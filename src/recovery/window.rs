@@ -239,7 +239,7 @@ mod tests {
 
     fn record(segments: impl IntoIterator<Item = u64>, history: Option<TimelineHistory>) -> TimelineRecord {
         let segments = segments.into_iter().map(|number| (SegmentNo(number), 1)).collect();
-        TimelineRecord { history, segments, partials: Vec::new() }
+        TimelineRecord { history, segments, ..TimelineRecord::default() }
     }
 
     fn found(snapshot: &Snapshot, commits: &[u64]) -> Vec<(u32, String, usize, u64, Option<u64>)> {

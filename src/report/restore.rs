@@ -6,7 +6,7 @@ use crate::command::restore::RestoreError;
 use crate::pgdata::state::Holds;
 use crate::pgdata::{PgDataError, StartError};
 use crate::recovery::moment::MomentError;
-use crate::recovery::{Commit, TargetError, Unreachable};
+use crate::recovery::{BackupElsewhere, Commit, TargetError, Unreachable};
 
 /// What did not begin.
 const UNTOUCHED: &str = "Nothing was written.";
@@ -118,10 +118,21 @@ fn unreachable(why: &Unreachable) -> (ExitStatus, String, String) {
         Unreachable::NoBackup => {
             (ExitStatus::Target, UNTOUCHED.to_owned(), "Take a base backup (\"pitr backup\"); WAL alone restores nothing.".to_owned())
         }
-        Unreachable::NoBackupOnTimeline { with_backups, .. } => (
+        Unreachable::NoBackupOnTimeline { with_backups, nearest, timeline } => (
             ExitStatus::Target,
-            UNTOUCHED.to_owned(),
-            format!("Timelines with base backups: {}. {look}", numbers(with_backups)),
+            match nearest {
+                Some(BackupElsewhere { id, fork: Some(fork), .. }) => format!(
+                    "{UNTOUCHED} The fork in the way: {fork}; base backup \"{id}\" leads on the other branch. A backup leads \
+                     forward only, so none taken after a fork on the one branch serves the other."
+                ),
+                _ => UNTOUCHED.to_owned(),
+            },
+            format!(
+                "Timelines with base backups: {}; give one of them as --timeline{}. \"pitr timelines\" draws the forks. For \
+                 timeline {timeline} itself, take a base backup of the server that runs on it.",
+                numbers(with_backups),
+                nearest.as_ref().map_or_else(String::new, |it| format!(", for example --timeline {}", it.timeline))
+            ),
         ),
         Unreachable::BeforeFirstBackup { first, stop_lsn, stop_time } => (
             ExitStatus::Target,
@@ -156,6 +167,29 @@ fn unreachable(why: &Unreachable) -> (ExitStatus, String, String) {
                 None => format!("If segment {missing} is still in some server's pg_wal, push it into the archive."),
             },
         ),
+        Unreachable::DamagedSegment { damage, last_commit, .. } => (
+            ExitStatus::Damaged,
+            format!(
+                "{UNTOUCHED} WAL is good up to {}, and a restore can go to the end of the segment before \"{}\".{}",
+                damage.good_until,
+                damage.segment,
+                damage.or_before.map_or_else(String::new, |before| format!(
+                    " The record over the border of \"{before}\" and this segment does not hold: either may be the bad one."
+                ))
+            ),
+            match last_commit {
+                Some(commit) => format!(
+                    "--to-xid {} can be reached (committed {}). If some server's pg_wal has a good copy of \"{}\", archive \
+                     that with pitr-wal-push: it takes the damaged one's place.",
+                    commit.xid, commit.time, damage.segment
+                ),
+                None => format!(
+                    "If some server's pg_wal has a good copy of \"{}\", archive that with pitr-wal-push: it takes the \
+                     damaged one's place.",
+                    damage.segment
+                ),
+            },
+        ),
         Unreachable::NotFound { .. } => (
             ExitStatus::Target,
             format!("{UNTOUCHED} All WAL from the first base backup on was looked through."),
@@ -173,20 +207,27 @@ fn unreachable(why: &Unreachable) -> (ExitStatus, String, String) {
         Unreachable::UnknownBackup { .. } => {
             (ExitStatus::Target, UNTOUCHED.to_owned(), "\"pitr list\" shows the base backups.".to_owned())
         }
-        Unreachable::BackupOnOtherBranch { .. } => (
+        Unreachable::BackupOnOtherBranch { backup_timeline, fork, timeline, .. } => (
             ExitStatus::Target,
-            format!("{UNTOUCHED} That backup holds changes that the target's timeline never had."),
-            "Leave --backup out, and the right one is found.".to_owned(),
+            format!(
+                "{UNTOUCHED} That backup leads along timeline {backup_timeline}, and timeline {timeline} never had what it \
+                 holds.{}",
+                fork.map_or_else(String::new, |fork| format!(" The fork in the way: {fork}."))
+            ),
+            format!(
+                "Leave --backup out, and the right one is found; or stay on the backup's own branch with --timeline \
+                 {backup_timeline}."
+            ),
         ),
         Unreachable::BackupTooLate { stop_lsn, .. } => (
             ExitStatus::Target,
             format!("{UNTOUCHED} It is consistent from {stop_lsn} on only."),
             "Leave --backup out, and the right one is found.".to_owned(),
         ),
-        Unreachable::BetweenBranches { older, older_last, newer } => (
+        Unreachable::BetweenBranches { older, older_last, newer, fork } => (
             ExitStatus::Target,
             format!(
-                "{UNTOUCHED} Two states can be meant: that of timeline {older}, last changed {older_last}, or what timeline \
+                "{UNTOUCHED} The two part at {fork}. Two states can be meant: that of timeline {older}, last changed {older_last}, or what timeline \
                  {newer} had inherited by then."
             ),
             format!("Say which: --timeline {older} --to latest, or --timeline {newer} with this time."),

@@ -207,11 +207,11 @@ fn the_gap_of_a_fork() {
     let plan = world.ask(TargetKind::Time(min(65))).timeline(2).plan();
     assert_eq!((plan.timeline, plan.stop.lsn), (tli(2), at(7, 1000)));
     // Minute 82: the old timeline's last commit was at 80, the new one's first came at 90.
-    let Unreachable::BetweenBranches { older, older_last, newer } = world.ask(TargetKind::Time(min(82))).refused()
-    else {
+    let refused = world.ask(TargetKind::Time(min(82))).refused();
+    let Unreachable::BetweenBranches { older, older_last, newer, fork } = refused else {
         panic!("two answers are possible");
     };
-    assert_eq!((older, older_last, newer), (tli(1), min(80), tli(2)));
+    assert_eq!((older, older_last, newer, fork), (tli(1), min(80), tli(2), at(6, 900)));
     assert_eq!(world.ask(TargetKind::Xid(Xid(760))).plan().timeline, tli(2));
     assert_eq!(world.ask(TargetKind::Xid(Xid(760))).timeline(1).plan().stop.lsn, at(6, 1000));
 }
@@ -271,7 +271,10 @@ fn backups_of_dead_branches() {
     let plan = world.ask(TargetKind::Time(min(92))).plan();
     assert_eq!((plan.backup.id.as_str(), plan.timeline), ("second", tli(2)));
     let refused = world.ask(TargetKind::Time(min(92))).with_backup("dead").timeline(2).refused();
-    assert!(matches!(refused, Unreachable::BackupOnOtherBranch { .. }), "{refused:?}");
+    let Unreachable::BackupOnOtherBranch { backup_timeline, fork: Some(fork), .. } = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!((backup_timeline, fork.parent, fork.child, fork.lsn), (tli(1), tli(1), tli(2), at(6, 900)));
     assert_eq!(world.ask(TargetKind::Latest).timeline(1).plan().backup.id, "dead");
 }
 
