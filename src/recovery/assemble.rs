@@ -20,7 +20,7 @@ impl<E: WalEvidence> Planner<'_, E> {
         if !way.same_name.is_empty() {
             self.notes.push(PlanNote::SameName { others: way.same_name.clone() });
         }
-        let (wal, lay) = self.wal(&way, timeline);
+        let (wal, lay) = self.wal(&way, timeline).map_err(PlanError::Evidence)?;
         let segment =
             wal.last().map_or(SegmentName::new(timeline, SegmentNo::of(way.stop.lsn, size), size), |run| run.last);
         let path = way.branch.history.path();
@@ -53,19 +53,19 @@ impl<E: WalEvidence> Planner<'_, E> {
     ///
     /// It follows the timeline of the stop point and looks for nothing on a later one. Where that timeline's own copy of its last
     /// segment was never completed, the child's copy has the same bytes up to the fork, and the stop lies before it.
-    fn wal(&self, way: &Way<'_>, timeline: TimelineId) -> (Vec<SegmentRun>, Vec<LaidSegment>) {
+    fn wal(&mut self, way: &Way<'_>, timeline: TimelineId) -> Result<(Vec<SegmentRun>, Vec<LaidSegment>), E::Error> {
         let mut runs: Vec<SegmentRun> = Vec::new();
         let mut lay = Vec::new();
         for step in &way.walk.segments {
             let name = step.found.copy.segment();
             let (name, stored_bytes) = if name.timeline() > timeline {
                 let own = name.on(timeline);
-                let stored =
-                    self.snapshot.timelines.get(&timeline).and_then(|record| record.segments.get(&step.number));
-                if stored.is_none() {
+                if self.snapshot.is_stored(timeline, step.number) {
+                    (own, self.evidence.stored_bytes(&WalCopy::Segment(own))?)
+                } else {
                     lay.push(LaidSegment { copy: step.found.copy.clone(), name: own });
+                    (own, step.found.stored_bytes)
                 }
-                (own, stored.copied().unwrap_or(step.found.stored_bytes))
             } else {
                 if !matches!(step.found.copy, WalCopy::Segment(_)) {
                     lay.push(LaidSegment { copy: step.found.copy.clone(), name });
@@ -81,6 +81,6 @@ impl<E: WalEvidence> Planner<'_, E> {
                 _ => runs.push(SegmentRun { first: name, last: name, count: 1, stored_bytes }),
             }
         }
-        (runs, lay)
+        Ok((runs, lay))
     }
 }

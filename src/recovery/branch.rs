@@ -19,6 +19,7 @@ pub(super) struct Branch<'a> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Found {
     pub(super) copy: WalCopy,
+    /// Bytes in the store. 0 of a complete one, until a walk has asked for it.
     pub(super) stored_bytes: u64,
     /// Where the branch leaves what this copy holds, if the right copy is missing.
     pub(super) valid_until: Option<Lsn>,
@@ -101,7 +102,7 @@ impl<'a> Branch<'a> {
         let mut next: Option<SegmentNo> = None;
         for (timeline, until) in self.history.path() {
             let Some(record) = self.snapshot.timelines.get(&timeline) else { continue };
-            let first = record.segments.range(after.next()..).next().map(|(number, _)| *number);
+            let first = record.segments.next_from(after.next());
             // What a parent wrote beyond the switch belongs to the branch that was left.
             let first = first.filter(|number| until.is_none_or(|until| number.start(size) < until));
             next = next.into_iter().chain(first).min();
@@ -121,14 +122,11 @@ impl<'a> Branch<'a> {
     }
 
     fn complete(&self, number: SegmentNo) -> Option<Found> {
-        let stored = |timeline: TimelineId| self.snapshot.timelines.get(&timeline)?.segments.get(&number).copied();
-        let (at, (timeline, until, stored_bytes)) = self
-            .covering(number)
-            .enumerate()
-            .find_map(|(at, (timeline, until))| Some((at, (timeline, until, stored(timeline)?))))?;
+        let (at, (timeline, until)) =
+            self.covering(number).enumerate().find(|(_, (timeline, _))| self.snapshot.is_stored(*timeline, number))?;
         let name = SegmentName::new(timeline, number, self.snapshot.segment_size);
         let valid_until = if at == 0 { None } else { until };
-        Some(Found { copy: WalCopy::Segment(name), stored_bytes, valid_until })
+        Some(Found { copy: WalCopy::Segment(name), stored_bytes: 0, valid_until })
     }
 
     fn incomplete(&self, number: SegmentNo, backup: Option<&BackupFacts>) -> Vec<Found> {

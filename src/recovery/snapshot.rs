@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::StoredSegments;
 use crate::wal::{Event, Lsn, PgTime, SegmentFacts, SegmentName, SegmentNo, SegmentSize, TimelineHistory, TimelineId};
 
 /// What the repository holds of one cluster (one system identifier).
@@ -20,13 +21,21 @@ pub struct Snapshot {
     pub timelines: BTreeMap<TimelineId, TimelineRecord>,
 }
 
+impl Snapshot {
+    /// Whether a complete segment is stored on this timeline.
+    #[must_use]
+    pub fn is_stored(&self, timeline: TimelineId, number: SegmentNo) -> bool {
+        self.timelines.get(&timeline).is_some_and(|record| record.segments.contains(number))
+    }
+}
+
 /// One timeline in the repository.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TimelineRecord {
     /// Its ancestry; `None` for timeline 1, and where the history file was never archived.
     pub history: Option<TimelineHistory>,
-    /// Stored complete segments, and the stored size of each in bytes.
-    pub segments: BTreeMap<SegmentNo, u64>,
+    /// Stored complete segments. What each is and takes is asked of [`WalEvidence`].
+    pub segments: StoredSegments,
     /// Stored incomplete last segments; a timeline has several if it ended several times.
     pub partials: Vec<StoredPartial>,
     /// Segments of which only damaged copies are stored.
@@ -136,6 +145,12 @@ pub trait WalEvidence {
     /// # Errors
     /// The copy is listed and cannot be read.
     fn facts(&mut self, copy: &WalCopy) -> Result<SegmentFacts, Self::Error>;
+
+    /// Bytes that a complete segment takes in the store; 0 for other copies, whose size a listing tells.
+    ///
+    /// # Errors
+    /// The copy is listed and cannot be looked at.
+    fn stored_bytes(&mut self, copy: &WalCopy) -> Result<u64, Self::Error>;
 
     /// Everything of interest in a segment, in LSN order.
     ///

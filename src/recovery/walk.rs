@@ -87,7 +87,7 @@ pub(super) fn walk<E: WalEvidence>(
     let mut walk = Walk { segments: Vec::new(), end: WalkEnd::Archive(backup.start_lsn), max_time: None };
     let mut number = SegmentNo::of(backup.start_lsn, size);
     loop {
-        let Some((found, facts)) = best(branch.find(number, Some(backup)), evidence)? else {
+        let Some((mut found, facts)) = best(branch.find(number, Some(backup)), evidence)? else {
             let (missing, next) = (branch.name(number), branch.next_stored(number));
             // A recovery that asks for a damaged segment is stopped, not told that the archive ends.
             if next.is_some() || branch.damage(missing).is_some() {
@@ -95,6 +95,9 @@ pub(super) fn walk<E: WalEvidence>(
             }
             return Ok(walk);
         };
+        if found.copy.is_served() {
+            found.stored_bytes = evidence.stored_bytes(&found.copy)?;
+        }
         if let Some(stop) = stop_in(number, &found, &facts, branch, backup, goal, evidence)? {
             walk.push(number, found, &facts);
             walk.end = WalkEnd::Stop(stop);

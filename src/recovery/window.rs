@@ -156,7 +156,8 @@ pub fn holes(snapshot: &Snapshot) -> Vec<Hole> {
         let start = record.history.as_ref().and_then(|history| history.parent()).map(|(_, switch)| switch);
         // The segment that the fork cuts is the child's first.
         let mut expected = start.map(|switch| SegmentNo::of(switch, size));
-        for number in record.segments.keys().copied() {
+        for run in record.segments.runs() {
+            let number = *run.start();
             if let Some(expected) = expected.filter(|expected| *expected < number) {
                 let name = |number| SegmentName::new(*timeline, number, size);
                 let reaches =
@@ -169,7 +170,7 @@ pub fn holes(snapshot: &Snapshot) -> Vec<Hole> {
                     matters: snapshot.backups.iter().any(reaches),
                 });
             }
-            expected = Some(number.next());
+            expected = Some(run.end().next());
         }
     }
     holes
@@ -215,6 +216,10 @@ mod tests {
             Ok(facts)
         }
 
+        fn stored_bytes(&mut self, _: &WalCopy) -> Result<u64, Infallible> {
+            Ok(1)
+        }
+
         fn events(&mut self, copy: &WalCopy) -> Result<Vec<Event>, Infallible> {
             let number = copy.segment().number(size()).expect("a segment of this size");
             let end: TransactionEnd = serde_json::from_str(r#"{"time": "2026-01-01T00:00:00Z"}"#).expect("an end");
@@ -238,7 +243,7 @@ mod tests {
     }
 
     fn record(segments: impl IntoIterator<Item = u64>, history: Option<TimelineHistory>) -> TimelineRecord {
-        let segments = segments.into_iter().map(|number| (SegmentNo(number), 1)).collect();
+        let segments = segments.into_iter().map(SegmentNo).collect();
         TimelineRecord { history, segments, ..TimelineRecord::default() }
     }
 

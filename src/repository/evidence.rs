@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::wal::{StoredWalFile, WalObjectName};
-use super::{RepositoryError, ServerRecord, ServerRepository, malformed};
+use super::{RepositoryError, ServerRecord, ServerRepository, keys, malformed};
 use crate::catalog::{BackupInfo, BackupWal};
 use crate::codec::Footer;
 use crate::recovery::{BackupFacts, Snapshot, StoredPartial, TimelineRecord, WalCopy, WalEvidence};
+use crate::storage::Key;
 use crate::wal::{
     Completeness, Event, HeadPiece, Joined, PostgresMajor, SegmentFacts, SegmentName, SegmentNo, SegmentScan,
     SegmentScanner, SegmentSize, TailPiece, TimelineHistory, TimelineId, check_segment_header, join,
@@ -40,7 +41,7 @@ impl ServerRepository {
                 let Ok(number) = object.name.segment().number(segment_size) else { continue };
                 match object.name {
                     WalObjectName::Segment(_) => {
-                        found.segments.insert(number, object.stored_bytes);
+                        found.segments.insert(number);
                     }
                     WalObjectName::Partial(_, hash) => found.partials.push(StoredPartial {
                         segment: number,
@@ -128,6 +129,13 @@ impl WalEvidence for StoredEvidence {
         }
         self.facts.insert(copy.clone(), facts);
         Ok(facts)
+    }
+
+    fn stored_bytes(&mut self, copy: &WalCopy) -> Result<u64, RepositoryError> {
+        match self.object(copy)? {
+            Some(name) => self.server.stored_bytes(name),
+            None => Ok(0),
+        }
     }
 
     fn events(&mut self, copy: &WalCopy) -> Result<Vec<Event>, RepositoryError> {
@@ -264,7 +272,7 @@ impl ServerRepository {
         };
         match self.fetch_object(name, out)? {
             Some(_) => Ok(()),
-            None => Err(self.gone(&name.to_string())),
+            None => Err(self.gone(&keys::object(&self.folder, name))),
         }
     }
 
@@ -274,16 +282,17 @@ impl ServerRepository {
             Err(_) => None,
         };
         let Some(BackupInfo { id, wal: BackupWal::Stream { tail: Some(tail) }, .. }) = info else {
-            return Err(self.gone(&format!("{backup}/wal/{segment}.tail")));
+            let key = keys::backups(&self.folder);
+            let key = key.join(&format!("{backup}.wal.{segment}.tail")).unwrap_or(key);
+            return Err(self.gone(&key));
         };
         let raw = self.wal_tail(id, &tail)?;
         out.write_all(&raw).map_err(|error| self.storage.failed("read", &self.folder, &error).into())
     }
 
-    fn gone(&self, name: &str) -> RepositoryError {
-        let key = self.folder.join(name).unwrap_or_else(|_| self.folder.clone());
+    pub(super) fn gone(&self, key: &Key) -> RepositoryError {
         let error = io::Error::new(io::ErrorKind::NotFound, "it was listed and is gone");
-        self.storage.failed("open", &key, &error).into()
+        self.storage.failed("open", key, &error).into()
     }
 }
 

@@ -100,6 +100,15 @@ impl ServerRepository {
         self.describe_object(&keys::object(&self.folder, name), name.file())
     }
 
+    /// Bytes that a listed object takes in the store.
+    ///
+    /// # Errors
+    /// The store fails; not found is an error here.
+    pub fn stored_bytes(&self, name: WalObjectName) -> Result<u64, RepositoryError> {
+        let key = keys::object(&self.folder, name);
+        self.storage.size(&key)?.ok_or_else(|| self.gone(&key))
+    }
+
     pub(super) fn describe_object(&self, key: &Key, file: WalFileName) -> Result<StoredWalFile, RepositoryError> {
         let mut wanted = DESCRIPTION_BYTES;
         loop {

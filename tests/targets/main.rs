@@ -105,7 +105,7 @@ fn a_backup_of_an_idle_cluster() {
     assert!(matches!(world.ask(TargetKind::Time(min(25))).refused(), Unreachable::BeforeFirstBackup { .. }));
     assert_eq!(world.ask(TargetKind::Time(min(40))).plan().stop.lsn, at(8, 1000));
     // Without the WAL before the backup nothing tells when the last commit was: only times after its start are safe.
-    world.snapshot.timelines.get_mut(&tli(1)).expect("drawn").segments.retain(|number, _| number.0 >= 6);
+    world.snapshot.timelines.get_mut(&tli(1)).expect("drawn").segments.retain(|number| number.0 >= 6);
     assert!(matches!(world.ask(TargetKind::Time(min(40))).refused(), Unreachable::BeforeFirstBackup { .. }));
     assert_eq!(world.ask(TargetKind::Time(min(70))).plan().stop.lsn, at(8, 1000));
 }
