@@ -15,11 +15,13 @@ mod facts;
 mod file_name;
 #[cfg(test)]
 mod fixtures;
+mod heap;
 mod history;
 mod ids;
 mod image;
 mod lsn;
 mod page;
+mod pglz;
 mod piece;
 mod record;
 mod scan;
@@ -37,9 +39,12 @@ pub use damage::{Damage, Flaw};
 pub use event::{Event, EventKind, RelationFile, ServerLimits, TransactionEnd, WalLevel};
 pub use facts::{SegmentEnding, SegmentFacts};
 pub use file_name::WalFileName;
+pub use heap::{
+    HeapChange, HeapChangeKind, HeapTruncate, HeapTuple, MultiInsert, TUPLE_HEADER_SIZE, UpdatedTuple, is_heap_change,
+};
 pub use history::{HistoryEntry, HistoryError, TimelineHistory};
 pub use ids::{PostgresMajor, SystemIdentifier, TimelineId, Xid};
-pub use image::{BlockImage, DATA_PAGE_SIZE, ImageCompression};
+pub use image::{BlockImage, DATA_PAGE_SIZE, ImageCompression, ImageError};
 pub use lsn::Lsn;
 pub use page::{HeaderError, LONG_HEADER_SIZE, SegmentHeader, WAL_PAGE_SIZE, check_segment_header};
 pub use piece::{Borders, HeadPiece, Joined, PIECE_BYTES_LIMIT, TailPiece, join};
