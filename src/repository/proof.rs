@@ -64,6 +64,10 @@ fn is_remarkable(event: &Event) -> bool {
         | EventKind::EndOfRecovery { .. }
         | EventKind::BackupEnd { .. }
         | EventKind::TablespaceCreate { .. }
+        | EventKind::TablespaceDrop { .. }
+        | EventKind::DatabaseCreate { .. }
+        | EventKind::DatabaseDrop { .. }
+        | EventKind::Truncate { .. }
         | EventKind::OverwriteContrecord { .. } => true,
     }
 }

@@ -76,6 +76,32 @@ pub enum EventKind {
         /// Where it lies; bytes that are not UTF-8 are replaced.
         location: String,
     },
+    /// `DROP TABLESPACE`.
+    TablespaceDrop {
+        /// The tablespace's OID.
+        oid: u32,
+    },
+    /// `CREATE DATABASE`. It takes effect here, before its transaction commits.
+    DatabaseCreate {
+        /// The database's OID.
+        oid: u32,
+        /// OID of the tablespace.
+        tablespace: u32,
+        /// OID of the database whose files are copied; `None` if their pages follow in the WAL (`STRATEGY wal_log`).
+        copy_of: Option<u32>,
+    },
+    /// `DROP DATABASE`, or the old place of one that moved to another tablespace. It takes effect here.
+    DatabaseDrop {
+        /// The database's OID.
+        oid: u32,
+    },
+    /// `TRUNCATE`, at `wal_level = logical`; below that there is no such record.
+    Truncate {
+        /// OID of the database.
+        database: u32,
+        /// OIDs of the tables.
+        relations: Vec<u32>,
+    },
     /// A crash lost the end of a record; this one stands where its continuation would have.
     OverwriteContrecord {
         /// Where the lost record began.

@@ -140,6 +140,10 @@ impl SegmentFacts {
             | EventKind::EndOfRecovery { .. }
             | EventKind::BackupEnd { .. }
             | EventKind::TablespaceCreate { .. }
+            | EventKind::TablespaceDrop { .. }
+            | EventKind::DatabaseCreate { .. }
+            | EventKind::DatabaseDrop { .. }
+            | EventKind::Truncate { .. }
             | EventKind::OverwriteContrecord { .. } => return None,
         };
         self.min_time = Some(self.min_time.map_or(end.time, |time| time.min(end.time)));

@@ -4,12 +4,8 @@
 //! them: not if the record carries the page's image instead, nor those of deletions. The layouts are those of 13 to 18.
 
 use super::bytes::{array_at, u16_at, u32_at};
-use super::{BlockImage, BlockReference, RawRecord, RecordContent, RelationFile};
-
-/// `RM_HEAP2_ID`
-const RM_HEAP2: u8 = 9;
-/// `RM_HEAP_ID`
-const RM_HEAP: u8 = 10;
+use super::record::{RM_HEAP, RM_HEAP2};
+use super::{BlockImage, BlockReference, EventKind, RawRecord, RecordContent, RelationFile};
 
 /// The operation, without `XLOG_HEAP_INIT_PAGE`.
 const OPERATION_MASK: u8 = 0x70;
@@ -129,14 +125,6 @@ pub struct MultiInsert<'a> {
     offsets: Option<&'a [u8]>,
     count: u16,
     rows: &'a [u8],
-}
-
-/// `TRUNCATE`, as it stands in the WAL at `wal_level = logical`; below that there is no such record.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct HeapTruncate<'a> {
-    /// The database's oid.
-    pub database: u32,
-    relations: &'a [u8],
 }
 
 /// Whether a record is about rows: [`HeapChange::read`] may understand it.
@@ -275,20 +263,18 @@ impl<'a> MultiInsert<'a> {
     }
 }
 
-impl<'a> HeapTruncate<'a> {
-    /// Reads the record, if it is one.
-    #[must_use]
-    pub fn read(record: &RawRecord<'_>, content: &RecordContent<'a>) -> Option<Self> {
-        let is_one = record.header.manager == RM_HEAP && record.header.info & OPERATION_MASK == TRUNCATE;
-        let count = is_one.then(|| u32_at(content.data, 4)).flatten()? as usize;
-        let relations = content.data.get(12..)?.get(..count.checked_mul(4)?)?;
-        Some(HeapTruncate { database: u32_at(content.data, 0)?, relations })
-    }
+/// The operation of `TRUNCATE`, which stands in the WAL at `wal_level = logical` only.
+#[inline]
+pub(super) fn is_truncate(info: u8) -> bool {
+    info & OPERATION_MASK == TRUNCATE
+}
 
-    /// Oids of the tables, sequences of the columns included.
-    pub fn relations(&self) -> impl Iterator<Item = u32> + use<'a> {
-        self.relations.chunks_exact(4).filter_map(|oid| u32_at(oid, 0))
-    }
+/// Reads the main data of [`is_truncate`] (`xl_heap_truncate`): database, count, flags, OIDs of the tables.
+pub(super) fn read_truncate(data: &[u8]) -> Option<EventKind> {
+    let count = u32_at(data, 4)? as usize;
+    let oids = data.get(12..)?.get(..count.checked_mul(4)?)?;
+    let relations = oids.chunks_exact(4).filter_map(|oid| u32_at(oid, 0)).collect();
+    Some(EventKind::Truncate { database: u32_at(data, 0)?, relations })
 }
 
 #[cfg(test)]
@@ -376,5 +362,14 @@ mod tests {
         for info in [INSERT, DELETE, UPDATE, HOT_UPDATE, INPLACE] {
             assert!(read_with(RM_HEAP, info, &[], &[], |change| change.is_none()), "{info}");
         }
+    }
+
+    /// The tables of a TRUNCATE; a count beyond what is there is no record.
+    #[test]
+    fn truncate() {
+        let data: Vec<u8> = [5_u32, 2, 0, 16384, 16390].iter().flat_map(|word| word.to_le_bytes()).collect();
+        assert_eq!(read_truncate(&data), Some(EventKind::Truncate { database: 5, relations: vec![16384, 16390] }));
+        assert_eq!(read_truncate(&data[..16]), None);
+        assert!(is_truncate(TRUNCATE | INIT_PAGE) && !is_truncate(HOT_UPDATE));
     }
 }

@@ -10,6 +10,7 @@ mod cluster_name;
 mod content;
 mod control_file;
 mod damage;
+mod database;
 mod event;
 mod facts;
 mod file_name;
@@ -39,9 +40,7 @@ pub use damage::{Damage, Flaw};
 pub use event::{Event, EventKind, RelationFile, ServerLimits, TransactionEnd, WalLevel};
 pub use facts::{SegmentEnding, SegmentFacts};
 pub use file_name::WalFileName;
-pub use heap::{
-    HeapChange, HeapChangeKind, HeapTruncate, HeapTuple, MultiInsert, TUPLE_HEADER_SIZE, UpdatedTuple, is_heap_change,
-};
+pub use heap::{HeapChange, HeapChangeKind, HeapTuple, MultiInsert, TUPLE_HEADER_SIZE, UpdatedTuple, is_heap_change};
 pub use history::{HistoryEntry, HistoryError, TimelineHistory};
 pub use ids::{PostgresMajor, SystemIdentifier, TimelineId, Xid};
 pub use image::{BlockImage, DATA_PAGE_SIZE, ImageCompression, ImageError};

@@ -15,7 +15,7 @@
 //! Headers of block references and of the main data follow, then block data; main data is last.
 
 use super::bytes::{array_at, u32_at, u64_at};
-use super::{Event, EventKind, Flaw, Lsn, PostgresMajor, RecordContent, Xid, tablespace, xact, xlog};
+use super::{Event, EventKind, Flaw, Lsn, PostgresMajor, RecordContent, Xid, database, heap, tablespace, xact, xlog};
 
 /// Bytes of a record's header.
 pub(super) const HEADER_SIZE: usize = 24;
@@ -28,8 +28,14 @@ const MAX_LENGTH: u32 = 0x3FFF_FFFF;
 pub(super) const RM_XLOG: u8 = 0;
 /// `RM_XACT_ID`
 pub(super) const RM_XACT: u8 = 1;
+/// `RM_DBASE_ID`
+const RM_DBASE: u8 = 4;
 /// `RM_TBLSPC_ID`
 const RM_TBLSPC: u8 = 5;
+/// `RM_HEAP2_ID`
+pub(super) const RM_HEAP2: u8 = 9;
+/// `RM_HEAP_ID`
+pub(super) const RM_HEAP: u8 = 10;
 /// The last built-in resource manager, `RM_LOGICALMSG_ID`.
 const RM_LAST: u8 = 21;
 /// The first number for resource managers of extensions (15 and later).
@@ -126,6 +132,8 @@ impl RecordHeader {
             RM_XACT => xact::is_of_interest(self.info),
             RM_XLOG => xlog::is_of_interest(self.operation()),
             RM_TBLSPC => tablespace::is_of_interest(self.operation()),
+            RM_DBASE => database::is_of_interest(self.operation()),
+            RM_HEAP => heap::is_truncate(self.info),
             _ => false,
         }
     }
@@ -162,6 +170,8 @@ pub(super) fn read_event(header: &RecordHeader, body: &[u8], major: PostgresMajo
         RM_XACT => xact::read(header, data, whole, major),
         RM_XLOG => xlog::read(header.operation(), data).map(|kind| (header.xid, kind)),
         RM_TBLSPC => tablespace::read(header.operation(), data).map(|kind| (header.xid, kind)),
+        RM_DBASE => database::read(header.operation(), data, major).map(|kind| (header.xid, kind)),
+        RM_HEAP => heap::read_truncate(data).map(|kind| (header.xid, kind)),
         _ => None,
     }
 }

@@ -5,17 +5,22 @@ use super::bytes::u32_at;
 
 /// `XLOG_TBLSPC_CREATE`
 const CREATE: u8 = 0x00;
+/// `XLOG_TBLSPC_DROP`
+const DROP: u8 = 0x10;
 
 /// An operation that [`read`] understands.
 #[inline]
 pub(super) fn is_of_interest(operation: u8) -> bool {
-    operation == CREATE
+    matches!(operation, CREATE | DROP)
 }
 
-/// Reads the main data of an operation of interest (`xl_tblspc_create_rec`): the OID, and the location up to a NUL.
+/// Reads the main data of an operation of interest: the OID; of a new one (`xl_tblspc_create_rec`) also the location up to a
+/// NUL.
 pub(super) fn read(operation: u8, data: &[u8]) -> Option<EventKind> {
-    if operation != CREATE {
-        return None;
+    match operation {
+        CREATE => {}
+        DROP => return Some(EventKind::TablespaceDrop { oid: u32_at(data, 0)? }),
+        _ => return None,
     }
     let location = data.get(4..)?;
     let length = location.iter().position(|byte| *byte == 0)?;
@@ -36,6 +41,7 @@ mod tests {
         assert_eq!(read(CREATE, &data), Some(expected));
         assert_eq!(read(CREATE, &data[..10]), None);
         assert_eq!(read(CREATE, &data[..3]), None);
-        assert_eq!(read(0x10, &data), None);
+        assert_eq!(read(DROP, &data), Some(EventKind::TablespaceDrop { oid: 16400 }));
+        assert_eq!(read(0x20, &data), None);
     }
 }
