@@ -2,8 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Compression, read_frame};
-use crate::wal::{Damage, Event, HeadPiece, Lsn, TailPiece};
+use super::{Compression, FOOTER_FRAME_BYTES, read_frame, skippable};
+use crate::wal::{Damage, Event, EventKind, HeadPiece, Lsn, TailPiece};
+
+/// Most bytes that the index of a segment (details and footer) takes, unless the names of its origin alone are longer.
+pub const INDEX_LIMIT_BYTES: usize = 8 << 10;
+/// Most bytes that are kept of a record over the segment's border: enough for nearly all commits. What reads a longer one
+/// finds the rest in the segment itself.
+const PIECE_BYTES: usize = 1 << 10;
+/// Most relation files that are named in one event.
+const MOST_DROPPED: usize = 64;
+/// Most events that are tried to fit in.
+const MOST_EVENTS: usize = 512;
 
 /// Longest details that are read, in bytes of JSON: far above what a segment's records can fill.
 const LIMIT_BYTES: u64 = 64 << 20;
@@ -48,6 +58,9 @@ pub struct Details {
     /// What happened in the segment, without the commits and aborts that drop nothing: those are counted in the footer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Event>,
+    /// More happened of this kind than `events` tells: the segment itself has all of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub events_cut: bool,
     /// The end of a record that began in an earlier segment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<HeadPiece>,
@@ -60,6 +73,34 @@ pub struct Details {
 }
 
 impl Details {
+    /// Takes in an event, unless there are too many already.
+    pub fn note(&mut self, mut event: Event) {
+        if self.events.len() >= MOST_EVENTS {
+            self.events_cut = true;
+            return;
+        }
+        if let EventKind::Commit(end) | EventKind::Abort(end) = &mut event.kind
+            && end.dropped.len() > MOST_DROPPED
+        {
+            end.dropped.truncate(MOST_DROPPED);
+            end.cut = true;
+        }
+        self.events.push(event);
+    }
+
+    /// The same, with so much left out that the segment's index keeps to [`INDEX_LIMIT_BYTES`].
+    #[must_use]
+    pub fn bounded(mut self) -> Details {
+        self.head = self.head.map(|head| head.trimmed(PIECE_BYTES));
+        self.tail = self.tail.map(|tail| tail.trimmed(PIECE_BYTES));
+        let room = INDEX_LIMIT_BYTES - FOOTER_FRAME_BYTES - skippable::HEADER_BYTES;
+        while !self.events.is_empty() && self.encode().is_ok_and(|payload| payload.len() > room) {
+            self.events.truncate(self.events.len() / 2);
+            self.events_cut = true;
+        }
+        self
+    }
+
     /// The payload of the details frame: one LZ4 frame of JSON.
     ///
     /// # Errors

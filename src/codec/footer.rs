@@ -1,12 +1,11 @@
 //! The footer: 256 bytes at the end of a stored WAL file that say what it is, so that one small read is enough.
 //!
-//! Byte table in `docs/FORMAT.md`. All integers are little-endian; an absent LSN or xid is 0, an absent time the
-//! smallest 64-bit integer. The footer's own CRC-32 comes last.
+//! Byte table in `docs/FORMAT.md`. The footer's own CRC-32 comes last.
 
+use super::fields::{Reader, Writer, ending_number};
 use super::skippable;
 use crate::wal::{
-    Lsn, PgTime, PostgresMajor, SegmentEnding, SegmentFacts, SegmentName, SegmentSize, SystemIdentifier, TimelineId,
-    WalFileName, Xid,
+    PgTime, PostgresMajor, SegmentFacts, SegmentName, SegmentSize, SystemIdentifier, TimelineId, WalFileName,
 };
 
 /// Bytes of the footer's payload.
@@ -16,7 +15,6 @@ pub const FOOTER_FRAME_BYTES: usize = FOOTER_BYTES + skippable::HEADER_BYTES;
 
 const MAGIC: &[u8; 8] = b"PITRWAL\0";
 const VERSION: u16 = 1;
-const NO_TIME: i64 = i64::MIN;
 
 /// The fixed-size description of a stored WAL file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -81,11 +79,7 @@ impl Footer {
             WalFileName::Backup { segment, offset } => (3, Some(segment), offset),
         };
         out.u16(kind);
-        let ending = self.facts.map_or(0, |facts| match facts.ending {
-            SegmentEnding::Full => 0,
-            SegmentEnding::Switch => 1,
-            SegmentEnding::Unfinished => 2,
-        });
+        let ending = self.facts.map_or(0, |facts| u32::from(ending_number(facts.ending)));
         out.u32(u32::from(self.facts.is_some()) | u32::from(self.damaged) << 1 | ending << 8);
         out.u64(self.system_identifier.0);
         out.u32(self.file.timeline().0);
@@ -99,8 +93,15 @@ impl Footer {
         out.u32(self.raw_crc);
         out.u32(0);
         out.i64(self.archived_at.0);
-        out.facts(self.facts.as_ref());
-        out.finish()
+        if let Some(facts) = &self.facts {
+            out.facts(facts);
+        }
+        let mut frame = [0; FOOTER_FRAME_BYTES];
+        frame[..4].copy_from_slice(&skippable::FOOTER.to_le_bytes());
+        #[allow(clippy::cast_possible_truncation)] // 256 fits.
+        frame[4..8].copy_from_slice(&(FOOTER_BYTES as u32).to_le_bytes());
+        frame[8..].copy_from_slice(&out.seal(FOOTER_BYTES));
+        frame
     }
 
     /// Reads the footer from the end of an object, of which `suffix` holds at least the last 264 bytes.
@@ -120,193 +121,61 @@ impl Footer {
             return Err(FooterError::Checksum { expected, found });
         }
         match from.u16() {
-            VERSION => from.footer(),
+            VERSION => read(&mut from),
             version => Err(FooterError::Version(version)),
         }
     }
 }
 
-/// Fills the footer's fields one after the other.
-struct Writer {
-    payload: [u8; FOOTER_BYTES],
-    at: usize,
-}
-
-impl Default for Writer {
-    fn default() -> Self {
-        Writer { payload: [0; FOOTER_BYTES], at: 0 }
-    }
-}
-
-impl Writer {
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.payload[self.at..self.at + bytes.len()].copy_from_slice(bytes);
-        self.at += bytes.len();
-    }
-
-    fn u16(&mut self, number: u16) {
-        self.bytes(&number.to_le_bytes());
-    }
-
-    fn u32(&mut self, number: u32) {
-        self.bytes(&number.to_le_bytes());
-    }
-
-    fn u64(&mut self, number: u64) {
-        self.bytes(&number.to_le_bytes());
-    }
-
-    fn i64(&mut self, number: i64) {
-        self.bytes(&number.to_le_bytes());
-    }
-
-    fn facts(&mut self, facts: Option<&SegmentFacts>) {
-        let Some(facts) = facts else { return };
-        let lsns =
-            [facts.first_record, facts.before_first_record, facts.last_record, Some(facts.end), facts.last_commit];
-        for lsn in lsns {
-            self.u64(lsn.unwrap_or(Lsn::INVALID).0);
-        }
-        for time in [facts.min_time, facts.max_time, facts.first_time, facts.last_time] {
-            self.i64(time.map_or(NO_TIME, |time| time.0));
-        }
-        for xid in [facts.first_xid, facts.last_xid] {
-            self.u32(xid.map_or(0, |xid| xid.0));
-        }
-        for count in [
-            facts.commits,
-            facts.aborts,
-            facts.dropped_relations,
-            facts.restore_points,
-            facts.parameter_changes,
-            facts.checkpoints,
-        ] {
-            self.u32(count);
-        }
-    }
-
-    fn finish(mut self) -> [u8; FOOTER_FRAME_BYTES] {
-        let (content, checksum) = self.payload.split_at_mut(FOOTER_BYTES - 4);
-        checksum.copy_from_slice(&crc32fast::hash(content).to_le_bytes());
-        let mut frame = [0; FOOTER_FRAME_BYTES];
-        frame[..4].copy_from_slice(&skippable::FOOTER.to_le_bytes());
-        #[allow(clippy::cast_possible_truncation)] // 256 fits.
-        frame[4..8].copy_from_slice(&(FOOTER_BYTES as u32).to_le_bytes());
-        frame[8..].copy_from_slice(&self.payload);
-        frame
-    }
-}
-
-/// Takes the footer's fields one after the other; the payload is longer than all of them together.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let (field, rest) = self.0.split_first_chunk::<N>().unwrap_or((&[0; N], &[]));
-        self.0 = rest;
-        *field
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from_le_bytes(self.take())
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.take())
-    }
-
-    fn u64(&mut self) -> u64 {
-        u64::from_le_bytes(self.take())
-    }
-
-    fn lsn(&mut self) -> Option<Lsn> {
-        Some(Lsn(self.u64())).filter(|lsn| *lsn != Lsn::INVALID)
-    }
-
-    fn time(&mut self) -> Option<PgTime> {
-        Some(PgTime(i64::from_le_bytes(self.take()))).filter(|time| time.0 != NO_TIME)
-    }
-
-    fn footer(&mut self) -> Result<Footer, FooterError> {
-        let kind = self.u16();
-        let flags = self.u32();
-        let system_identifier = SystemIdentifier(self.u64());
-        let timeline = TimelineId(self.u32());
-        let segment_size = match self.u32() {
-            0 => None,
-            bytes => Some(SegmentSize::try_from(bytes).map_err(|_| FooterError::Content("the segment size is none"))?),
-        };
-        let place = self.u64();
-        let segment = SegmentName::at_place(timeline, place).ok_or(FooterError::Content("the segment is none"));
-        let offset = self.u32();
-        let file = match kind {
-            0 => WalFileName::Segment(segment?),
-            1 => WalFileName::Partial(segment?),
-            2 if timeline.0 > 0 => WalFileName::History(timeline),
-            3 => WalFileName::Backup { segment: segment?, offset },
-            _ => return Err(FooterError::Content("the kind of file is none")),
-        };
-        let major = u16::try_from(self.u32()).map_err(|_| FooterError::Content("the version is none"))?;
-        let raw_length = self.u64();
-        let body_length = self.u64();
-        let details_length = self.u64();
-        let raw_crc = self.u32();
-        let _reserved = self.u32();
-        let archived_at = PgTime(i64::from_le_bytes(self.take()));
-        let facts = if flags & 1 == 0 { None } else { Some(self.facts(flags >> 8 & 0xFF)?) };
-        Ok(Footer {
-            system_identifier,
-            file,
-            segment_size,
-            major: (major > 0).then_some(PostgresMajor(major)),
-            raw_length,
-            raw_crc,
-            body_length,
-            details_length,
-            archived_at,
-            facts,
-            damaged: flags & 2 != 0,
-        })
-    }
-
-    fn facts(&mut self, ending: u32) -> Result<SegmentFacts, FooterError> {
-        let ending = match ending {
-            0 => SegmentEnding::Full,
-            1 => SegmentEnding::Switch,
-            2 => SegmentEnding::Unfinished,
-            _ => return Err(FooterError::Content("the ending is none")),
-        };
-        let (first_record, before_first_record, last_record) = (self.lsn(), self.lsn(), self.lsn());
-        let end = self.lsn().ok_or(FooterError::Content("the records end nowhere"))?;
-        let last_commit = self.lsn();
-        let (min_time, max_time, first_time, last_time) = (self.time(), self.time(), self.time(), self.time());
-        let (first_xid, last_xid) = (self.u32(), self.u32());
-        Ok(SegmentFacts {
-            first_record,
-            before_first_record,
-            last_record,
-            end,
-            ending,
-            min_time,
-            max_time,
-            first_time,
-            last_time,
-            first_xid: first_time.map(|_| Xid(first_xid)),
-            last_xid: last_time.map(|_| Xid(last_xid)),
-            last_commit,
-            commits: self.u32(),
-            aborts: self.u32(),
-            dropped_relations: self.u32(),
-            restore_points: self.u32(),
-            parameter_changes: self.u32(),
-            checkpoints: self.u32(),
-        })
-    }
+/// Reads the fields after magic and version.
+fn read(from: &mut Reader<'_>) -> Result<Footer, FooterError> {
+    let kind = from.u16();
+    let flags = from.u32();
+    let system_identifier = SystemIdentifier(from.u64());
+    let timeline = TimelineId(from.u32());
+    let segment_size = match from.u32() {
+        0 => None,
+        bytes => Some(SegmentSize::try_from(bytes).map_err(|_| FooterError::Content("the segment size is none"))?),
+    };
+    let place = from.u64();
+    let segment = SegmentName::at_place(timeline, place).ok_or(FooterError::Content("the segment is none"));
+    let offset = from.u32();
+    let file = match kind {
+        0 => WalFileName::Segment(segment?),
+        1 => WalFileName::Partial(segment?),
+        2 if timeline.0 > 0 => WalFileName::History(timeline),
+        3 => WalFileName::Backup { segment: segment?, offset },
+        _ => return Err(FooterError::Content("the kind of file is none")),
+    };
+    let major = u16::try_from(from.u32()).map_err(|_| FooterError::Content("the version is none"))?;
+    let raw_length = from.u64();
+    let body_length = from.u64();
+    let details_length = from.u64();
+    let raw_crc = from.u32();
+    let _reserved = from.u32();
+    let archived_at = PgTime(from.i64());
+    #[allow(clippy::cast_possible_truncation)] // Bits 8 to 15.
+    let ending = (flags >> 8) as u8;
+    let facts = if flags & 1 == 0 { None } else { Some(from.facts(ending).map_err(FooterError::Content)?) };
+    Ok(Footer {
+        system_identifier,
+        file,
+        segment_size,
+        major: (major > 0).then_some(PostgresMajor(major)),
+        raw_length,
+        raw_crc,
+        body_length,
+        details_length,
+        archived_at,
+        facts,
+        damaged: flags & 2 != 0,
+    })
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::wal::{Lsn, SegmentEnding, Xid};
 
     pub(in crate::codec) fn sample(file: WalFileName) -> Footer {
         Footer {

@@ -12,11 +12,12 @@
 
 mod compression;
 mod details;
+pub(crate) mod fields;
 mod footer;
 pub mod skippable;
 pub mod stored;
 
 pub(crate) use compression::Whole;
 pub use compression::{Compression, CompressionError, LZ4_MAGIC, ZSTD_MAGIC, read_frame, unpack_frame};
-pub use details::{DamageNote, Details, Origin};
+pub use details::{DamageNote, Details, INDEX_LIMIT_BYTES, Origin};
 pub use footer::{FOOTER_FRAME_BYTES, Footer, FooterError};

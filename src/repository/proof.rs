@@ -12,22 +12,22 @@ use crate::wal::{Completeness, Event, EventKind, SegmentFacts, SegmentHeader, Se
 #[derive(Debug)]
 pub(super) struct Proof {
     scanner: Option<SegmentScanner>,
-    events: Vec<Event>,
+    details: Details,
 }
 
 impl Proof {
     /// For the segment that the header was read from.
     pub(super) fn new(header: &SegmentHeader, completeness: Completeness) -> Proof {
-        Proof { scanner: Some(SegmentScanner::new(header, completeness)), events: Vec::new() }
+        Proof { scanner: Some(SegmentScanner::new(header, completeness)), details: Details::default() }
     }
 
     /// Takes the next bytes.
     pub(super) fn feed(&mut self, piece: &[u8]) {
         let Some(mut scanner) = self.scanner.take() else { return };
-        let events = &mut self.events;
+        let details = &mut self.details;
         let mut keep = |event| {
             if is_remarkable(&event) {
-                events.push(event);
+                details.note(event);
             }
         };
         // The scanner is not used again after a panic.
@@ -44,21 +44,22 @@ impl Proof {
         let Some(scan) = scan else { return (None, Details { archived_by, ..Details::default() }) };
         let details = Details {
             archived_by,
-            events: self.events,
             head: scan.head,
             tail: scan.tail,
             damage: scan.damage.map(Into::into),
+            ..self.details
         };
-        (Some(scan.facts), details)
+        (Some(scan.facts), details.bounded())
     }
 }
 
-/// Commits and aborts that drop nothing are only counted: there are thousands of them.
-fn is_remarkable(event: &Event) -> bool {
+/// Commits and aborts that drop nothing are only counted, and prepared transactions are not even that: there are thousands
+/// of them.
+pub(super) fn is_remarkable(event: &Event) -> bool {
     match &event.kind {
         EventKind::Commit(end) | EventKind::Abort(end) => end.dropped_count > 0 || end.cut,
-        EventKind::Prepare { .. }
-        | EventKind::RestorePoint { .. }
+        EventKind::Prepare { .. } => false,
+        EventKind::RestorePoint { .. }
         | EventKind::Checkpoint { .. }
         | EventKind::ParameterChange(_)
         | EventKind::EndOfRecovery { .. }

@@ -62,6 +62,9 @@ pub enum Joined {
         end: Lsn,
         /// What happened, if the record is one of interest.
         event: Option<Event>,
+        /// The record is one of interest, and the pieces keep only its beginning: the event may lack something or be
+        /// missing. Pieces from a new scan of the segments may keep more.
+        short: bool,
     },
     /// The record goes on in a segment that was not given.
     Incomplete,
@@ -71,7 +74,23 @@ pub enum Joined {
     Damaged(Damage),
 }
 
+impl TailPiece {
+    /// The piece with at most so many bytes of the record. It still proves the record; less of its event can be read.
+    #[must_use]
+    pub fn trimmed(mut self, most: usize) -> TailPiece {
+        self.bytes.truncate(most.max(HEADER_SIZE));
+        self
+    }
+}
+
 impl HeadPiece {
+    /// The piece with at most so many bytes of the record. It still proves the record; less of its event can be read.
+    #[must_use]
+    pub fn trimmed(mut self, most: usize) -> HeadPiece {
+        self.bytes.truncate(most.max(HEADER_SIZE));
+        self
+    }
+
     /// The record ends in this segment, or was overwritten in it: the next segment's head is another record's.
     #[must_use]
     pub fn is_last(&self) -> bool {
@@ -87,7 +106,7 @@ impl HeadPiece {
 #[must_use]
 pub fn join(tail: Option<&TailPiece>, heads: &[Option<&HeadPiece>], major: PostgresMajor) -> Joined {
     match join_record(tail, heads, major) {
-        Ok(record) => Joined::Proved { end: record.end, event: record.event(major) },
+        Ok(record) => Joined::Proved { end: record.end, event: record.event(major), short: record.is_short() },
         Err(joined) => joined,
     }
 }
@@ -106,6 +125,11 @@ impl JoinedRecord {
     /// The record as scans hand them out.
     pub(super) fn raw(&self) -> RawRecord<'_> {
         RawRecord { lsn: self.start, end_lsn: self.end, header: self.header, body: &self.body, whole: self.whole }
+    }
+
+    /// It is one of interest, and only its beginning is here.
+    fn is_short(&self) -> bool {
+        self.header.is_of_interest() && !self.whole
     }
 
     /// Its event, if it is one of interest.
