@@ -1,7 +1,12 @@
-//! The small objects by which a repository tells what it holds.
+//! The small objects by which a repository tells what it holds: infos of backups, roll-ups of segments.
 //!
 //! Layer 2 (formats): values and their JSON. Where they are stored is `repository`'s business.
 
 mod backup;
+mod rollup;
 
 pub use backup::{BackupId, BackupIdError, BackupInfo, BackupWal, INFO_FORMAT, PackId, Tablespace, WalRange, WalTail};
+pub use rollup::{
+    Border, GROUP_SEGMENTS, ROLL_UP_LIMIT_BYTES, RollUp, RollUpEntry, RollUpError, RollUpName, RollUpNotes,
+    SegmentNotes,
+};

@@ -1,29 +1,21 @@
 //! What the repository tells a plan: listings as a [`Snapshot`], and what happened inside a segment on demand.
 //!
-//! A segment's description comes from the end of its object and costs one small read; its events cost reading it whole.
-//! The record that straddles the border to the segment before is put together here from the pieces that both
-//! descriptions carry, so that no commit is overlooked because it happens to lie on a border.
+//! Roll-ups tell for a whole group at once; what they do not have is read from the segments themselves, by
+//! [`SegmentReader`]. An entry of a roll-up counts only for a segment that a listing has.
 
-use std::collections::HashMap;
-use std::io::{self, Write};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::wal::{StoredWalFile, WalObjectName};
-use super::{RepositoryError, ServerRecord, ServerRepository, keys, malformed};
-use crate::catalog::{BackupInfo, BackupWal};
-use crate::codec::Footer;
+use super::keys::WalObjectName;
+use super::proof::is_remarkable;
+use super::{GroupListing, RepositoryError, SegmentReader, ServerRecord, ServerRepository};
+use crate::catalog::{BackupInfo, BackupWal, Border, RollUp, RollUpEntry, RollUpName, RollUpNotes};
 use crate::recovery::{BackupFacts, Snapshot, StoredPartial, TimelineRecord, WalCopy, WalEvidence};
-use crate::storage::Key;
-use crate::wal::{
-    Completeness, Event, HeadPiece, Joined, PostgresMajor, SegmentFacts, SegmentName, SegmentNo, SegmentScan,
-    SegmentScanner, SegmentSize, TailPiece, TimelineHistory, TimelineId, check_segment_header, join,
-};
+use crate::wal::{Event, SegmentFacts, SegmentGroup, SegmentName, SegmentSize, TimelineId};
 
-/// Most descriptions that are kept: about 50 MB.
-const MOST_FACTS: usize = 200_000;
+/// Most groups that are kept in mind: about 10 MB.
+const MOST_GROUPS: usize = 128;
 /// Most segments whose events are kept: a plan returns to the last few.
 const MOST_SEGMENTS: usize = 4;
-/// A record spans few segments (at most 1 GiB in all); what claims more is no record.
-const MOST_HEADS: usize = 1024;
 
 impl ServerRepository {
     /// Everything that listings tell for a plan.
@@ -31,41 +23,51 @@ impl ServerRepository {
     /// # Errors
     /// The store fails, or a history file or a backup's info is damaged.
     pub fn snapshot(&self, record: &ServerRecord) -> Result<Snapshot, RepositoryError> {
-        let segment_size = record.segment_size_bytes;
-        let backups = self.backups()?.iter().map(backup_facts).collect();
-        let mut snapshot = Snapshot { segment_size, backups, timelines: Default::default() };
+        let mut timelines = BTreeMap::new();
         for timeline in self.timelines()? {
-            let mut found = TimelineRecord { history: self.history(timeline)?, ..TimelineRecord::default() };
-            for object in self.wal_objects(timeline)? {
-                // A name of another segment size cannot be placed; it is not this cluster's.
-                let Ok(number) = object.name.segment().number(segment_size) else { continue };
-                match object.name {
-                    WalObjectName::Segment(_) => {
-                        found.segments.insert(number);
-                    }
-                    WalObjectName::Partial(_, hash) => found.partials.push(StoredPartial {
-                        segment: number,
-                        hash: format!("{hash:016x}"),
-                        stored_bytes: object.stored_bytes,
-                    }),
-                    WalObjectName::Damaged(..) | WalObjectName::Backup(..) => {}
-                }
-            }
-            snapshot.timelines.insert(timeline, found);
+            let listings = self.listing(timeline)?;
+            timelines.insert(timeline, self.timeline_record(timeline, record.segment_size_bytes, &listings)?);
         }
-        Ok(snapshot)
+        let backups = self.backups()?.iter().map(backup_facts).collect();
+        Ok(Snapshot { segment_size: record.segment_size_bytes, backups, timelines })
+    }
+
+    /// One timeline of a snapshot.
+    ///
+    /// # Errors
+    /// As for [`ServerRepository::snapshot`].
+    pub fn timeline_record(
+        &self,
+        timeline: TimelineId,
+        size: SegmentSize,
+        listings: &[GroupListing],
+    ) -> Result<TimelineRecord, RepositoryError> {
+        let mut found = TimelineRecord { history: self.history(timeline)?, ..TimelineRecord::default() };
+        for listing in listings {
+            // A name of another segment size cannot be placed; it is not this cluster's.
+            found.segments.extend(listing.segments().filter_map(|name| name.number(size).ok()));
+            for name in &listing.others {
+                let (WalObjectName::Partial(segment, hash), Ok(number)) = (name, name.segment().number(size)) else {
+                    continue;
+                };
+                debug_assert_eq!(segment.timeline(), timeline, "a group holds one timeline");
+                let stored_bytes = self.stored_bytes(*name)?;
+                found.partials.push(StoredPartial { segment: number, hash: format!("{hash:016x}"), stored_bytes });
+            }
+        }
+        Ok(found)
     }
 
     /// What happened inside the stored segments, for a plan.
     #[must_use]
     pub fn evidence(&self, record: &ServerRecord) -> StoredEvidence {
         StoredEvidence {
-            server: self.clone(),
-            major: record.major,
-            segment_size: record.segment_size_bytes,
-            facts: HashMap::new(),
+            reader: SegmentReader::new(self, record),
+            roll_ups: HashMap::new(),
+            groups: HashMap::new(),
+            order: VecDeque::new(),
+            notes: None,
             events: Vec::new(),
-            histories: HashMap::new(),
         }
     }
 }
@@ -90,62 +92,62 @@ pub fn backup_facts(info: &BackupInfo) -> BackupFacts {
     }
 }
 
-/// Reads what happened inside stored segments, remembering the last answers.
+/// Tells what happened inside stored segments, remembering the last answers.
 #[derive(Debug)]
 pub struct StoredEvidence {
-    server: ServerRepository,
-    major: PostgresMajor,
-    segment_size: SegmentSize,
-    facts: HashMap<WalCopy, SegmentFacts>,
+    reader: SegmentReader,
+    /// Names of the roll-ups, by timeline.
+    roll_ups: HashMap<TimelineId, BTreeMap<SegmentGroup, RollUpName>>,
+    groups: HashMap<SegmentGroup, Known>,
+    /// The groups in the order in which they were met.
+    order: VecDeque<SegmentGroup>,
+    /// The notes that were unpacked last.
+    notes: Option<(SegmentGroup, RollUpNotes)>,
     /// The segments read last, the latest at the end.
     events: Vec<(WalCopy, Vec<Event>)>,
-    histories: HashMap<TimelineId, Option<TimelineHistory>>,
+}
+
+/// What is known of the segments of a group.
+#[derive(Debug, Default)]
+struct Known {
+    roll_up: Option<RollUp>,
+    /// Facts and stored bytes of copies of which the roll-up does not tell.
+    read: BTreeMap<WalCopy, (SegmentFacts, u64)>,
+}
+
+impl Known {
+    /// What the roll-up tells of a segment. Whether a record leads into it may be known by now, if it was not then.
+    fn entry(&self, segment: SegmentName) -> Option<&RollUpEntry> {
+        self.roll_up.as_ref()?.entry(segment).filter(|entry| entry.border != Border::Open)
+    }
 }
 
 impl WalEvidence for StoredEvidence {
     type Error = RepositoryError;
 
     fn facts(&mut self, copy: &WalCopy) -> Result<SegmentFacts, RepositoryError> {
-        if let Some(facts) = self.facts.get(copy) {
-            return Ok(*facts);
+        if let WalCopy::Segment(segment) = copy
+            && let Some(entry) = self.known(segment.group())?.entry(*segment)
+        {
+            return Ok(entry.facts);
         }
-        let described = match self.object(copy)? {
-            Some(name) => Some(self.server.describe(name)?),
-            None => None,
-        };
-        let (mut facts, head) = match described {
-            Some(StoredWalFile { footer: Footer { facts: Some(facts), .. }, details, .. }) => (facts, details.head),
-            // Stored by somebody who did not read the records, or never stored as an object of its own.
-            _ => {
-                let (scan, _) = self.scan(copy)?;
-                (scan.facts, scan.head)
-            }
-        };
-        if let Some(event) = self.head_event(copy.segment(), head)? {
-            take_in(&mut facts, &event);
-        }
-        if self.facts.len() >= MOST_FACTS {
-            self.facts.clear();
-        }
-        self.facts.insert(copy.clone(), facts);
-        Ok(facts)
+        Ok(self.read(copy)?.0)
     }
 
     fn stored_bytes(&mut self, copy: &WalCopy) -> Result<u64, RepositoryError> {
-        match self.object(copy)? {
-            Some(name) => self.server.stored_bytes(name),
-            None => Ok(0),
+        let WalCopy::Segment(segment) = copy else { return Ok(0) };
+        if let Some(entry) = self.known(segment.group())?.entry(*segment) {
+            return Ok(entry.stored_bytes);
         }
+        Ok(self.read(copy)?.1)
     }
 
     fn events(&mut self, copy: &WalCopy) -> Result<Vec<Event>, RepositoryError> {
         if let Some((_, events)) = self.events.iter().find(|(known, _)| known == copy) {
             return Ok(events.clone());
         }
-        let (scan, mut events) = self.scan(copy)?;
-        if let Some(event) = self.head_event(copy.segment(), scan.head)? {
-            events.insert(0, event);
-        }
+        let mut events = Vec::new();
+        self.reader.events(copy, &mut |event| events.push(event))?;
         if self.events.len() >= MOST_SEGMENTS {
             self.events.remove(0);
         }
@@ -154,180 +156,84 @@ impl WalEvidence for StoredEvidence {
     }
 }
 
-/// Counts the event of the record that straddles the border, unless whoever stored the segment knew it already.
-fn take_in(facts: &mut SegmentFacts, event: &Event) {
-    let mut with = *facts;
-    with.prepend(event);
-    let known = facts.first_time == with.first_time && facts.first_xid == with.first_xid;
-    let is_end = with.commits + with.aborts > facts.commits + facts.aborts;
-    if !(is_end && known) {
-        *facts = with;
-    }
-}
-
 impl StoredEvidence {
-    /// The object that holds a copy; none for the tail of a backup.
-    fn object(&self, copy: &WalCopy) -> Result<Option<WalObjectName>, RepositoryError> {
-        Ok(match copy {
-            WalCopy::Segment(name) => Some(WalObjectName::Segment(*name)),
-            WalCopy::Partial { segment, hash } => {
-                let name = format!("{segment}.partial.{hash}");
-                Some(name.parse().map_err(|_| self.unknown(&name))?)
-            }
-            WalCopy::Tail { .. } => None,
-        })
-    }
-
-    fn unknown(&self, name: &str) -> RepositoryError {
-        let error = serde::de::Error::custom(format!("\"{name}\" names no stored WAL"));
-        malformed(self.server.storage().as_ref(), self.server.folder(), &error)
-    }
-
-    /// Reads a copy whole.
-    fn scan(&mut self, copy: &WalCopy) -> Result<(SegmentScan, Vec<Event>), RepositoryError> {
-        let completeness = if copy.is_served() { Completeness::Complete } else { Completeness::MayEnd };
-        let mut scanning = Scanning {
-            name: copy.segment(),
-            size: self.segment_size,
-            completeness,
-            first: Vec::new(),
-            scanner: None,
-            events: Vec::new(),
-        };
-        self.server.read_copy(copy, &mut scanning)?;
-        match scanning.scanner {
-            Some(scanner) => Ok((scanner.finish(), scanning.events)),
-            None => Err(self.unknown(&copy.segment().to_string())),
-        }
-    }
-
-    /// What happened in the record that began in an earlier segment and ends in this one.
-    fn head_event(&mut self, segment: SegmentName, head: Option<HeadPiece>) -> Result<Option<Event>, RepositoryError> {
-        let Some(head) = head.filter(HeadPiece::is_last) else { return Ok(None) };
-        let mut heads = vec![head];
-        let mut at = segment;
-        while heads.len() < MOST_HEADS {
-            let Some((before, described)) = self.before(at)? else { return Ok(None) };
-            let (head, tail) = match described.footer.facts {
-                Some(_) => (described.details.head, described.details.tail),
-                None => {
-                    let (scan, _) = self.scan(&WalCopy::Segment(before))?;
-                    (scan.head, scan.tail)
-                }
-            };
-            match head.filter(|head| !head.is_last()) {
-                Some(middle) => heads.insert(0, middle),
-                None => return Ok(self.joined(tail.as_ref(), &heads)),
-            }
-            at = before;
-        }
-        Ok(None)
-    }
-
-    fn joined(&self, tail: Option<&TailPiece>, heads: &[HeadPiece]) -> Option<Event> {
-        let heads: Vec<_> = heads.iter().map(Some).collect();
-        match join(tail, &heads, self.major) {
-            Joined::Proved { event, .. } => event,
-            Joined::Nothing | Joined::Incomplete | Joined::Overwritten | Joined::Damaged(_) => None,
-        }
-    }
-
-    /// The stored segment before another: on its timeline, or where that begins with it, on its ancestors.
-    fn before(&mut self, segment: SegmentName) -> Result<Option<(SegmentName, StoredWalFile)>, RepositoryError> {
-        let Ok(SegmentNo(number)) = segment.number(self.segment_size) else { return Ok(None) };
-        let Some(number) = number.checked_sub(1).map(SegmentNo) else { return Ok(None) };
-        let timeline = segment.timeline();
-        if !self.histories.contains_key(&timeline) {
-            let history = self.server.history(timeline)?;
-            self.histories.insert(timeline, history);
-        }
-        let history = self.histories.get(&timeline).and_then(Option::as_ref);
-        let ancestors = history.into_iter().flat_map(|history| history.entries().iter().rev());
-        let size = self.segment_size;
-        let ancestors = ancestors.filter(|entry| number.start(size) < entry.switch).map(|entry| entry.timeline);
-        for timeline in [timeline].into_iter().chain(ancestors) {
-            let name = SegmentName::new(timeline, number, size);
-            match self.server.describe(WalObjectName::Segment(name)) {
-                Ok(described) => return Ok(Some((name, described))),
-                Err(RepositoryError::Storage(error)) if error.is_not_found() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
-    }
-}
-
-impl ServerRepository {
-    /// Writes the raw bytes of a copy to `out`: a segment, a `.partial`, or the tail that a backup brought along.
+    /// The remarkable events of a copy, in LSN order: all but prepared transactions, and commits and aborts that remove
+    /// nothing. Costs one read for a group that has a roll-up; the segment itself is read only if so much happened in it that
+    /// its description could not hold it.
     ///
     /// # Errors
-    /// It is damaged or gone, or the store fails.
-    pub fn read_copy(&self, copy: &WalCopy, out: &mut dyn Write) -> Result<(), RepositoryError> {
-        let name = match copy {
-            WalCopy::Segment(name) => WalObjectName::Segment(*name),
-            WalCopy::Partial { segment, hash } => format!("{segment}.partial.{hash}")
-                .parse()
-                .map_err(|error| malformed(self.storage.as_ref(), &self.folder, &serde::de::Error::custom(error)))?,
-            WalCopy::Tail { segment, backup } => return self.read_tail(*segment, backup, out),
-        };
-        match self.fetch_object(name, out)? {
-            Some(_) => Ok(()),
-            None => Err(self.gone(&keys::object(&self.folder, name))),
-        }
-    }
-
-    fn read_tail(&self, segment: SegmentName, backup: &str, out: &mut dyn Write) -> Result<(), RepositoryError> {
-        let info = match backup.parse() {
-            Ok(id) => self.backup_info(id)?,
-            Err(_) => None,
-        };
-        let Some(BackupInfo { id, wal: BackupWal::Stream { tail: Some(tail) }, .. }) = info else {
-            let key = keys::backups(&self.folder);
-            let key = key.join(&format!("{backup}.wal.{segment}.tail")).unwrap_or(key);
-            return Err(self.gone(&key));
-        };
-        let raw = self.wal_tail(id, &tail)?;
-        out.write_all(&raw).map_err(|error| self.storage.failed("read", &self.folder, &error).into())
-    }
-
-    pub(super) fn gone(&self, key: &Key) -> RepositoryError {
-        let error = io::Error::new(io::ErrorKind::NotFound, "it was listed and is gone");
-        self.storage.failed("open", key, &error).into()
-    }
-}
-
-/// Scans what is written to it.
-struct Scanning {
-    name: SegmentName,
-    size: SegmentSize,
-    completeness: Completeness,
-    /// Bytes before the segment's header could be read.
-    first: Vec<u8>,
-    scanner: Option<SegmentScanner>,
-    events: Vec<Event>,
-}
-
-impl Write for Scanning {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        const LONG_HEADER_BYTES: usize = 40;
-        let events = &mut self.events;
-        match &mut self.scanner {
-            Some(scanner) => scanner.feed(bytes, &mut |event| events.push(event)),
-            None => {
-                self.first.extend_from_slice(bytes);
-                if self.first.len() >= LONG_HEADER_BYTES {
-                    let header = check_segment_header(&self.first, self.name, self.size.bytes());
-                    let header = header.map_err(io::Error::other)?;
-                    let mut scanner = SegmentScanner::new(&header, self.completeness);
-                    scanner.feed(&std::mem::take(&mut self.first), &mut |event| events.push(event));
-                    self.scanner = Some(scanner);
+    /// The copy is damaged or gone, or the store fails.
+    pub fn remarkable(&mut self, copy: &WalCopy) -> Result<Vec<Event>, RepositoryError> {
+        let notes = match copy {
+            WalCopy::Segment(segment) if self.known(segment.group())?.entry(*segment).is_some() => {
+                let notes = self.notes(segment.group())?;
+                let at = notes.segments.binary_search_by_key(segment, |notes| notes.segment);
+                match at {
+                    Ok(at) => notes.segments[at].clone(),
+                    Err(_) => return Ok(Vec::new()),
                 }
             }
+            _ => self.reader.read(copy)?.notes,
+        };
+        if !notes.events_cut {
+            return Ok(notes.events);
         }
-        Ok(bytes.len())
+        let mut events = Vec::new();
+        self.reader.events(copy, &mut |event| {
+            if is_remarkable(&event) {
+                events.push(event);
+            }
+        })?;
+        Ok(events)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    /// Reads a copy of which no roll-up tells.
+    fn read(&mut self, copy: &WalCopy) -> Result<(SegmentFacts, u64), RepositoryError> {
+        let group = copy.segment().group();
+        if let Some(known) = self.known(group)?.read.get(copy) {
+            return Ok(*known);
+        }
+        let reading = self.reader.read(copy)?;
+        let known = (reading.facts, reading.stored_bytes);
+        self.known(group)?.read.insert(copy.clone(), known);
+        Ok(known)
+    }
+
+    /// What is known of a group; reads its roll-up if there is one.
+    fn known(&mut self, group: SegmentGroup) -> Result<&mut Known, RepositoryError> {
+        if !self.groups.contains_key(&group) {
+            let roll_up = match self.roll_up_name(group)? {
+                Some(name) => self.reader.server().roll_up(name)?,
+                None => None,
+            };
+            if self.groups.len() >= MOST_GROUPS
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.groups.remove(&oldest);
+            }
+            self.order.push_back(group);
+            self.groups.insert(group, Known { roll_up, ..Known::default() });
+        }
+        Ok(self.groups.entry(group).or_default())
+    }
+
+    fn roll_up_name(&mut self, group: SegmentGroup) -> Result<Option<RollUpName>, RepositoryError> {
+        let timeline = group.timeline();
+        if !self.roll_ups.contains_key(&timeline) {
+            self.roll_ups.insert(timeline, self.reader.server().roll_ups(timeline)?);
+        }
+        Ok(self.roll_ups.get(&timeline).and_then(|names| names.get(&group)).copied())
+    }
+
+    /// The notes of a group's roll-up. Notes that cannot be unpacked are as good as none that were written.
+    fn notes(&mut self, group: SegmentGroup) -> Result<&RollUpNotes, RepositoryError> {
+        if self.notes.as_ref().is_none_or(|(known, _)| *known != group) {
+            let roll_up = self.known(group)?.roll_up.as_ref();
+            let notes = roll_up.map(RollUp::notes).transpose();
+            let notes = notes.map_err(|error| self.reader.server().unknown(&format!("{group}: {error}")))?;
+            self.notes = Some((group, notes.unwrap_or_default()));
+        }
+        let notes = self.notes.as_ref().map(|(_, notes)| notes);
+        Ok(notes.expect("it was just put there"))
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::catalog::{BackupId, PackId};
+use crate::catalog::{BackupId, PackId, RollUpName};
 use crate::storage::Key;
-use crate::wal::{ClusterName, NameError, SegmentName, SystemIdentifier, TimelineId, WalFileName};
+use crate::wal::{ClusterName, NameError, SegmentGroup, SegmentName, SystemIdentifier, TimelineId, WalFileName};
 
 /// A key of parts that are all made from checked names.
 fn key(base: &Key, part: &str) -> Key {
@@ -39,8 +39,18 @@ pub(super) fn timeline(server: &Key, timeline: TimelineId) -> Key {
 }
 
 /// The folder of one group of a timeline.
-pub(super) fn group(server: &Key, of: TimelineId, group: &str) -> Key {
-    key(&timeline(server, of), group)
+pub(super) fn group(server: &Key, group: SegmentGroup) -> Key {
+    key(&timeline(server, group.timeline()), &group.to_string())
+}
+
+/// The folder of one timeline's roll-ups.
+pub(super) fn catalog(server: &Key, timeline: TimelineId) -> Key {
+    key(&key(server, "catalog"), &timeline.to_hex())
+}
+
+/// A roll-up.
+pub(super) fn roll_up(server: &Key, name: RollUpName) -> Key {
+    key(&catalog(server, name.group.timeline()), &name.to_string())
 }
 
 /// A timeline's history file.
@@ -50,8 +60,7 @@ pub(super) fn history(server: &Key, timeline: TimelineId) -> Key {
 
 /// An object of a group.
 pub(super) fn object(server: &Key, name: WalObjectName) -> Key {
-    let segment = name.segment();
-    key(&group(server, segment.timeline(), &segment.group()), &name.to_string())
+    key(&group(server, name.segment().group()), &name.to_string())
 }
 
 /// The folder of all backups of a server.

@@ -7,13 +7,14 @@
 //! <cluster>/<system identifier>/server.json       whose WAL and backups lie here
 //!                              /wal/<timeline>.history
 //!                              /wal/<timeline>/<group>/<segment>
+//!                              /catalog/<timeline>/<group>.<count>.<hash>
 //!                              /packs/<backup id>.<number>, /backups/<backup id>/…
 //! ```
 //!
 //! `pg_upgrade` gives a cluster a second system identifier; both stay under the cluster's name. The marker `pitr.json`
 //! tells a repository from the empty mount point that is left when its file system is not mounted.
 //!
-//! [`wal`] archives and fetches WAL files, [`backup`] does the same for the objects of base backups. What those
+//! [`wal`] archives and fetches WAL files, [`evidence`] and [`reindex`] know what is in them, [`backup`] does the same for the objects of base backups. What those
 //! contain is `manifest`'s and `chunk`'s business.
 
 mod archiving;
@@ -21,13 +22,20 @@ pub mod backup;
 pub mod evidence;
 mod identity;
 mod keys;
+mod listing;
 mod proof;
+pub mod reindex;
+mod rollups;
+mod scanning;
+mod segments;
 pub mod wal;
 
 use std::sync::Arc;
 
 use identity::Marker;
 pub use identity::{FORMAT, RepositoryId, ServerRecord};
+pub use listing::{GroupListing, WalObject};
+pub use segments::{SegmentReader, SegmentReading};
 
 use crate::codec::Origin;
 use crate::codec::stored::StoredError;

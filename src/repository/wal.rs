@@ -1,10 +1,10 @@
-//! WAL files in the repository: fetched checked, described, listed by timeline. `archiving` puts them there.
+//! WAL files in the repository: fetched checked, and described. `archiving` puts them there, `listing` tells which there are.
 
 use std::io::{self, Write};
 
 use super::{RepositoryError, ServerRepository, keys};
 use crate::codec::stored::{self, StoredError};
-use crate::codec::{Details, Footer};
+use crate::codec::{Details, Footer, INDEX_LIMIT_BYTES};
 use crate::storage::Key;
 use crate::wal::{SegmentName, TimelineHistory, TimelineId, WalFileName};
 
@@ -13,8 +13,8 @@ pub use super::keys::WalObjectName;
 
 /// Longest history or backup history file, in bytes.
 const TEXT_FILE_BYTES: u64 = 1 << 20;
-/// Bytes read from the end of an object to describe it: enough for nearly all details too.
-const DESCRIPTION_BYTES: u64 = 16 << 10;
+/// Bytes read from the end of an object to describe it: all that is written today. Older objects may have more to say.
+const DESCRIPTION_BYTES: u64 = INDEX_LIMIT_BYTES as u64;
 
 /// A stored WAL file's description.
 #[derive(Clone, PartialEq, Debug)]
@@ -23,15 +23,6 @@ pub struct StoredWalFile {
     pub footer: Footer,
     /// The variable part.
     pub details: Details,
-    /// Bytes in the store.
-    pub stored_bytes: u64,
-}
-
-/// One line of a timeline's listing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct WalObject {
-    /// What it is.
-    pub name: WalObjectName,
     /// Bytes in the store.
     pub stored_bytes: u64,
 }
@@ -100,15 +91,6 @@ impl ServerRepository {
         self.describe_object(&keys::object(&self.folder, name), name.file())
     }
 
-    /// Bytes that a listed object takes in the store.
-    ///
-    /// # Errors
-    /// The store fails; not found is an error here.
-    pub fn stored_bytes(&self, name: WalObjectName) -> Result<u64, RepositoryError> {
-        let key = keys::object(&self.folder, name);
-        self.storage.size(&key)?.ok_or_else(|| self.gone(&key))
-    }
-
     pub(super) fn describe_object(&self, key: &Key, file: WalFileName) -> Result<StoredWalFile, RepositoryError> {
         let mut wanted = DESCRIPTION_BYTES;
         loop {
@@ -125,21 +107,6 @@ impl ServerRepository {
             }
             wanted = needed;
         }
-    }
-
-    /// Timelines that have WAL files or a history file, ascending.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub fn timelines(&self) -> Result<Vec<TimelineId>, RepositoryError> {
-        let mut found = Vec::new();
-        for entry in self.storage.list(&keys::wal(&self.folder))? {
-            let digits = entry.name.strip_suffix(".history").unwrap_or(&entry.name);
-            found.extend(TimelineId::from_hex(digits).ok());
-        }
-        found.sort_unstable();
-        found.dedup();
-        Ok(found)
     }
 
     /// The ancestry of a timeline; `None` if no history file was archived (timeline 1 never has one).
@@ -159,37 +126,6 @@ impl ServerRepository {
         })
     }
 
-    /// All objects of a timeline in WAL order, without its history file. What is not ours is passed over.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub fn wal_objects(&self, timeline: TimelineId) -> Result<Vec<WalObject>, RepositoryError> {
-        let mut found = Vec::new();
-        for group in self.groups(timeline)? {
-            found.extend(self.group_objects(timeline, &group)?);
-        }
-        Ok(found)
-    }
-
-    /// Names of a timeline's groups, ascending.
-    fn groups(&self, timeline: TimelineId) -> Result<Vec<String>, RepositoryError> {
-        let listed = self.storage.list(&keys::timeline(&self.folder, timeline))?;
-        Ok(listed.into_iter().filter(|entry| entry.folder).map(|entry| entry.name).collect())
-    }
-
-    fn group_objects(&self, timeline: TimelineId, group: &str) -> Result<Vec<WalObject>, RepositoryError> {
-        let Ok(folder) = keys::timeline(&self.folder, timeline).join(group) else { return Ok(Vec::new()) };
-        let belongs = |name: WalObjectName| name.segment().timeline() == timeline && name.segment().group() == group;
-        let mut found = Vec::new();
-        for entry in self.storage.list(&folder)? {
-            if let Some(name) = entry.name.parse().ok().filter(|name| belongs(*name) && !entry.folder) {
-                found.push(WalObject { name, stored_bytes: entry.size });
-            }
-        }
-        found.sort_by_key(|object| (object.name.segment(), object.name));
-        Ok(found)
-    }
-
     /// Why a segment that [`ServerRepository::fetch`] did not find is not there.
     ///
     /// # Errors
@@ -197,7 +133,7 @@ impl ServerRepository {
     pub fn why_absent(&self, absent: SegmentName) -> Result<Absence, RepositoryError> {
         let timeline = absent.timeline();
         for group in self.groups(timeline)?.into_iter().filter(|group| *group >= absent.group()) {
-            for object in self.group_objects(timeline, &group)? {
+            for object in self.group_objects(group)? {
                 match object.name {
                     WalObjectName::Damaged(name, _) if name == absent => return Ok(Absence::Damaged(object.name)),
                     WalObjectName::Segment(name)

@@ -69,7 +69,11 @@ fn listing(storage: &dyn Storage) {
     let found = storage.list(&key("list")).expect("list");
     let lines: Vec<_> = found.iter().map(|one| (one.name.as_str(), one.size, one.folder)).collect();
     assert_eq!(lines, [("a", 2, false), ("b", 2, false), ("c", 0, true)], "a prefix that is another's prefix");
+    let mut names = storage.names(&key("list")).expect("names");
+    names.sort_unstable();
+    assert_eq!(names, ["a", "b"], "names of objects, not of folders");
     assert!(storage.list(&key("nowhere")).expect("list").is_empty());
+    assert!(storage.names(&key("nowhere")).expect("names").is_empty());
 }
 
 fn racing(storage: &dyn Storage) {

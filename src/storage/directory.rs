@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Key, Listed, NewObject, Put, Storage, StorageError, StorageErrorKind, Suffix};
@@ -89,6 +89,36 @@ impl Directory {
         open().map_err(|error| self.failed_object(action, key, &error))
     }
 
+    /// Calls `each` with every entry of a folder that can be ours, and its kind as far as the directory itself says. A folder
+    /// that is not there has none.
+    fn each_entry(
+        &self,
+        folder: &Key,
+        mut each: impl FnMut(&File, &str, FileType) -> io::Result<()>,
+    ) -> Result<(), StorageError> {
+        let mut read = || -> io::Result<()> {
+            let directory = self.open_beneath(folder.as_str(), OFlags::RDONLY | OFlags::DIRECTORY)?;
+            let mut is_empty = true;
+            for entry in rustix::fs::Dir::read_from(&directory)? {
+                let entry = entry?;
+                let Ok(name) = entry.file_name().to_str() else { continue };
+                // Anything that cannot be a key's part is not ours: temporary files, lost+found, .DS_Store.
+                if Key::is_part(name) {
+                    is_empty = false;
+                    each(&directory, name, entry.file_type())?;
+                }
+            }
+            if is_empty && !self.path.is_dir() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            Ok(())
+        };
+        match read().map_err(|error| self.failed_object("list", folder, &error)) {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other,
+        }
+    }
+
     /// An error met on an object: "no such file" proves its absence only while the root itself is still there. A
     /// directory that was unmounted or removed under us has no files either.
     fn failed_object(&self, action: &'static str, key: &Key, error: &io::Error) -> StorageError {
@@ -110,6 +140,15 @@ fn sweep_below(path: &Path, age: Duration) -> io::Result<u64> {
         }
     }
     Ok(removed)
+}
+
+/// Looks at an entry, through a link; `None` if it is gone.
+fn stat(directory: &File, name: &str) -> io::Result<Option<rustix::fs::Stat>> {
+    match rustix::fs::statat(directory, name, rustix::fs::AtFlags::empty()) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn describe(path: &Path) -> String {
@@ -216,37 +255,36 @@ impl Storage for Directory {
     }
 
     fn list(&self, folder: &Key) -> Result<Vec<Listed>, StorageError> {
-        let read = || -> io::Result<Vec<Listed>> {
-            let directory = self.open_beneath(folder.as_str(), OFlags::RDONLY | OFlags::DIRECTORY)?;
-            let mut found = Vec::new();
-            for entry in rustix::fs::Dir::read_from(&directory)? {
-                let entry = entry?;
-                let Ok(name) = entry.file_name().to_str() else { continue };
-                // Anything that cannot be a key's part is not ours: temporary files, lost+found, .DS_Store.
-                if Key::root().join(name).is_err() {
-                    continue;
-                }
-                let stat = match rustix::fs::statat(&directory, name, rustix::fs::AtFlags::empty()) {
-                    Ok(stat) => stat,
-                    Err(Errno::NOENT) => continue,
-                    Err(error) => return Err(error.into()),
-                };
-                let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+        let mut found = Vec::new();
+        self.each_entry(folder, |directory, name, _| {
+            if let Some(stat) = stat(directory, name)? {
+                let kind = FileType::from_raw_mode(stat.st_mode);
                 let size = if kind.is_file() { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
                 if kind.is_file() || kind.is_dir() {
                     found.push(Listed { name: name.to_owned(), size, folder: kind.is_dir() });
                 }
             }
-            if found.is_empty() && !self.path.is_dir() {
-                return Err(io::ErrorKind::NotFound.into());
+            Ok(())
+        })?;
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(found)
+    }
+
+    fn names(&self, folder: &Key) -> Result<Vec<String>, StorageError> {
+        let mut found = Vec::new();
+        self.each_entry(folder, |directory, name, kind| {
+            let is_file = match kind {
+                FileType::RegularFile => true,
+                FileType::Directory => false,
+                // A link, or a file system that does not say.
+                _ => stat(directory, name)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file()),
+            };
+            if is_file {
+                found.push(name.to_owned());
             }
-            found.sort_by(|one, other| one.name.cmp(&other.name));
-            Ok(found)
-        };
-        match read().map_err(|error| self.failed_object("list", folder, &error)) {
-            Err(error) if error.is_not_found() => Ok(Vec::new()),
-            other => other,
-        }
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     fn settle(&self, key: &Key) -> Result<(), StorageError> {

@@ -121,6 +121,10 @@ impl Storage for Faulty {
         self.step("list", folder, || self.inner.list(folder))
     }
 
+    fn names(&self, folder: &Key) -> Result<Vec<String>, StorageError> {
+        self.step("list", folder, || self.inner.names(folder))
+    }
+
     fn settle(&self, key: &Key) -> Result<(), StorageError> {
         self.step("sync", key, || self.inner.settle(key))
     }

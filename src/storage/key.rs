@@ -35,11 +35,17 @@ impl Key {
     /// # Errors
     /// The part breaks the rules above.
     pub fn join(&self, part: &str) -> Result<Key, KeyError> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        if part.is_empty() || part.len() > 200 || part.starts_with('.') || !part.bytes().all(plain) {
+        if !Key::is_part(part) {
             return Err(KeyError(part.to_owned()));
         }
         Ok(Key(if self.0.is_empty() { part.to_owned() } else { format!("{}/{part}", self.0) }))
+    }
+
+    /// Whether a text can be a part of a key.
+    #[must_use]
+    pub fn is_part(text: &str) -> bool {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        (1..=200).contains(&text.len()) && !text.starts_with('.') && text.bytes().all(plain)
     }
 
     /// The key as text; empty for the root.

@@ -121,6 +121,16 @@ pub trait Storage: Send + Sync + Debug {
     /// The store cannot tell.
     fn list(&self, folder: &Key) -> Result<Vec<Listed>, StorageError>;
 
+    /// Names of the objects directly under a folder, in any order, without its folders. Where a size costs a look at each
+    /// object this is far quicker than [`Storage::list`].
+    ///
+    /// # Errors
+    /// The store cannot tell.
+    fn names(&self, folder: &Key) -> Result<Vec<String>, StorageError> {
+        let listed = self.list(folder)?;
+        Ok(listed.into_iter().filter(|entry| !entry.folder).map(|entry| entry.name).collect())
+    }
+
     /// Makes an object that was found under its name durable: its writer may have died just before doing so.
     ///
     /// # Errors

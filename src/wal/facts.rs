@@ -86,6 +86,12 @@ impl SegmentFacts {
         }
     }
 
+    /// Facts of a segment that replay never gets into, since the record that leads into it is no record.
+    #[must_use]
+    pub fn unreachable(start: Lsn) -> Self {
+        SegmentFacts { ending: SegmentEnding::Unfinished, ..SegmentFacts::new(start) }
+    }
+
     /// Takes in the event of the record that began in an earlier segment and ends in this one, before all others.
     pub fn prepend(&mut self, event: &Event) {
         if let Some(end) = self.count(event) {

@@ -49,7 +49,7 @@ pub use page::{HeaderError, LONG_HEADER_SIZE, SegmentHeader, WAL_PAGE_SIZE, chec
 pub use piece::{Borders, HeadPiece, Joined, PIECE_BYTES_LIMIT, TailPiece, join};
 pub use record::{RawRecord, RecordHeader, RecordVisitor};
 pub use scan::{Completeness, SegmentScan, SegmentScanner, scan_segment, scan_segment_for};
-pub use segment::{SegmentName, SegmentNo, SegmentSize};
+pub use segment::{SegmentGroup, SegmentName, SegmentNo, SegmentSize};
 pub use time::PgTime;
 
 /// A text or number that is not the name it was given for.

@@ -146,11 +146,62 @@ impl SegmentName {
         (timeline.0 > 0 && low < 4096).then_some(SegmentName { timeline, high, low })
     }
 
-    /// The fourteen digits that name the segment's group in the repository: timeline and last two digits left off,
-    /// so that at most 256 segments share one, and no segment size has to be known to find it.
+    /// The segment's group in the repository.
     #[must_use]
-    pub fn group(self) -> String {
-        format!("{:08X}{:06X}", self.high, self.low >> 8)
+    pub fn group(self) -> SegmentGroup {
+        SegmentGroup { timeline: self.timeline, place: self.place() >> 8 }
+    }
+}
+
+/// The segments of a timeline whose names agree but for the last two digits: at most 256, and no segment size has to be known
+/// to find them. Shown as the fourteen digits of the name before those, without the timeline.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SegmentGroup {
+    timeline: TimelineId,
+    /// [`SegmentName::place`] without its last eight bits.
+    place: u64,
+}
+
+impl SegmentGroup {
+    /// Reads the fourteen digits.
+    #[must_use]
+    pub fn parse(timeline: TimelineId, text: &str) -> Option<Self> {
+        if text.len() != 14 || !text.is_ascii() {
+            return None;
+        }
+        let (high, low) = (hex8(&text[..8])?, hex8(&format!("00{}", &text[8..]))?);
+        let group = SegmentGroup { timeline, place: u64::from(high) << 24 | u64::from(low) };
+        group.segment(0).map(|_| group)
+    }
+
+    /// Its timeline.
+    #[must_use]
+    pub fn timeline(self) -> TimelineId {
+        self.timeline
+    }
+
+    /// The fourteen digits as a number.
+    #[must_use]
+    pub fn place(self) -> u64 {
+        self.place
+    }
+
+    /// The segment whose name ends with `last`, if there can be one.
+    #[must_use]
+    pub fn segment(self, last: u8) -> Option<SegmentName> {
+        SegmentName::at_place(self.timeline, self.place << 8 | u64::from(last))
+    }
+
+    /// How many segments it has in a cluster of this segment size.
+    #[must_use]
+    pub fn capacity(self, size: SegmentSize) -> u64 {
+        size.per_id().min(256)
+    }
+}
+
+impl fmt::Display for SegmentGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08X}{:06X}", self.place >> 24, self.place & 0xFF_FFFF)
     }
 }
 
@@ -221,7 +272,9 @@ mod tests {
         let name: SegmentName = "000000010000000000000100".parse().expect("valid for 1 MiB segments");
         assert!(name.number(size(16)).is_err());
         assert_eq!(name.number(size(1)), Ok(SegmentNo(0x100)));
-        assert_eq!(name.group(), "00000000000001");
+        assert_eq!(name.group().to_string(), "00000000000001");
+        assert_eq!(SegmentGroup::parse(name.timeline(), "00000000000001"), Some(name.group()));
+        assert_eq!(name.group().segment(0), Some(name));
     }
 
     /// An end LSN on a border needs the segment before it, not the one that it begins.

@@ -1,0 +1,108 @@
+//! Roll-ups in the repository: found, read, and replaced by fuller ones.
+//!
+//! A roll-up is derived, so it is the one kind of object that may be deleted, after its successor is durable. One that is
+//! gone, damaged or of a newer version is as good as none: the segments describe themselves.
+
+use std::collections::BTreeMap;
+
+use super::listing::in_parallel;
+use super::wal::WalObjectName;
+use super::{GroupListing, RepositoryError, ServerRepository, keys};
+use crate::catalog::{ROLL_UP_LIMIT_BYTES, RollUp, RollUpName};
+use crate::storage::{Put, StorageErrorKind};
+use crate::wal::{SegmentGroup, TimelineId};
+
+impl ServerRepository {
+    /// The fullest roll-up of each group of a timeline that has one.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn roll_ups(&self, timeline: TimelineId) -> Result<BTreeMap<SegmentGroup, RollUpName>, RepositoryError> {
+        let names = self.storage.names(&keys::catalog(&self.folder, timeline))?;
+        let mut names: Vec<_> = names.iter().filter_map(|name| RollUpName::parse(name, timeline).ok()).collect();
+        names.sort_unstable();
+        // Of equal groups the last one stays.
+        Ok(names.into_iter().map(|name| (name.group, name)).collect())
+    }
+
+    /// Reads a roll-up; `None` if it is gone or not to be believed, which is told as a warning.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn roll_up(&self, name: RollUpName) -> Result<Option<RollUp>, RepositoryError> {
+        let key = keys::roll_up(&self.folder, name);
+        let decoded = match self.storage.get(&key, ROLL_UP_LIMIT_BYTES) {
+            Ok(bytes) => RollUp::decode(&bytes, name, self.system_identifier).map_err(|error| error.to_string()),
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) if error.kind == StorageErrorKind::TooLarge => Err(error.to_string()),
+            Err(error) => return Err(error.into()),
+        };
+        let passed_over = |why: &String| {
+            let storage = self.storage.describe();
+            tracing::warn!("roll-up \"{key}\" in {storage} is passed over: {why}; \"pitr reindex\" makes it anew");
+        };
+        Ok(decoded.inspect_err(passed_over).ok())
+    }
+
+    /// Stores a roll-up, and removes those of its group that it replaces. Whether it was not there yet.
+    ///
+    /// # Errors
+    /// The store fails; what was there before is still there then.
+    pub fn put_roll_up(&self, roll_up: &RollUp) -> Result<bool, RepositoryError> {
+        let encoded = roll_up.encode();
+        let (name, bytes) = encoded.map_err(|error| self.storage.failed("write", &self.folder, &error))?;
+        let key = keys::roll_up(&self.folder, name);
+        let put = self.storage.put(&key, &bytes)?;
+        if put == Put::Exists {
+            // Its bytes are those that the name tells, unless they rotted.
+            if self.roll_up(name)?.is_none() {
+                self.storage.delete(&key)?;
+                self.storage.put(&key, &bytes)?;
+            }
+            self.storage.settle(&key)?;
+        }
+        // Two that do this at the same time may remove each other's. That costs the next reader some time and nothing else.
+        for other in self.storage.names(&keys::catalog(&self.folder, name.group.timeline()))? {
+            let other = RollUpName::parse(&other, name.group.timeline());
+            if let Some(other) = other.ok().filter(|other| other.group == name.group && *other != name) {
+                self.storage.delete(&keys::roll_up(&self.folder, other))?;
+            }
+        }
+        Ok(put == Put::Created)
+    }
+
+    /// Bytes that everything in these groups takes in the store, from roll-ups where they tell.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn stored_bytes_of(&self, timeline: TimelineId, listings: &[GroupListing]) -> Result<u64, RepositoryError> {
+        let roll_ups = self.roll_ups(timeline)?;
+        let sums = in_parallel(listings, |listing| self.group_bytes(listing, roll_ups.get(&listing.group).copied()));
+        Ok(sums?.into_iter().sum())
+    }
+
+    fn group_bytes(&self, listing: &GroupListing, name: Option<RollUpName>) -> Result<u64, RepositoryError> {
+        let roll_up = match name {
+            Some(name) => self.roll_up(name)?,
+            None => None,
+        };
+        let known = roll_up.iter().flat_map(|roll_up| &roll_up.entries);
+        let known = known.filter(|entry| listing.contains(entry.segment)).map(|entry| entry.stored_bytes);
+        let known: Vec<u64> = known.collect();
+        // One look each at a few is quicker than a listing with sizes.
+        if known.len() as u64 == listing.count() && listing.others.is_empty() {
+            return Ok(known.iter().sum());
+        }
+        let objects = self.group_objects(listing.group)?;
+        Ok(objects.iter().map(|object| object.stored_bytes).sum())
+    }
+
+    /// Bytes that a listed object takes in the store.
+    ///
+    /// # Errors
+    /// The store fails; not found is an error here.
+    pub fn stored_bytes(&self, name: WalObjectName) -> Result<u64, RepositoryError> {
+        let key = keys::object(&self.folder, name);
+        self.storage.size(&key)?.ok_or_else(|| self.gone(&key))
+    }
+}

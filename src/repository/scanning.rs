@@ -1,0 +1,116 @@
+//! Reading the raw bytes of a stored copy, whole and in one pass, for the records in them.
+
+use std::io::{self, Write};
+
+use super::wal::WalObjectName;
+use super::{RepositoryError, ServerRepository, keys, malformed};
+use crate::catalog::{BackupInfo, BackupWal};
+use crate::recovery::WalCopy;
+use crate::storage::Key;
+use crate::wal::{
+    Completeness, Event, LONG_HEADER_SIZE, SegmentName, SegmentScan, SegmentScanner, SegmentSize, check_segment_header,
+};
+
+impl ServerRepository {
+    /// Writes the raw bytes of a copy to `out`: a segment, a `.partial`, or the tail that a backup brought along.
+    ///
+    /// # Errors
+    /// It is damaged or gone, or the store fails.
+    pub fn read_copy(&self, copy: &WalCopy, out: &mut dyn Write) -> Result<(), RepositoryError> {
+        if let WalCopy::Tail { segment, backup } = copy {
+            return self.read_tail(*segment, backup, out);
+        }
+        let name = self.object_of(copy)?;
+        match self.fetch_object(name, out)? {
+            Some(_) => Ok(()),
+            None => Err(self.gone(&keys::object(&self.folder, name))),
+        }
+    }
+
+    /// The object that holds a copy. The tail of a backup is none of the WAL objects.
+    pub(super) fn object_of(&self, copy: &WalCopy) -> Result<WalObjectName, RepositoryError> {
+        match copy {
+            WalCopy::Segment(name) => Ok(WalObjectName::Segment(*name)),
+            WalCopy::Partial { segment, hash } => {
+                let name = format!("{segment}.partial.{hash}");
+                name.parse().map_err(|_| self.unknown(&name))
+            }
+            WalCopy::Tail { segment, .. } => Err(self.unknown(&segment.to_string())),
+        }
+    }
+
+    pub(super) fn unknown(&self, name: &str) -> RepositoryError {
+        let error = serde::de::Error::custom(format!("\"{name}\" names no stored WAL"));
+        malformed(self.storage.as_ref(), &self.folder, &error)
+    }
+
+    fn read_tail(&self, segment: SegmentName, backup: &str, out: &mut dyn Write) -> Result<(), RepositoryError> {
+        let Ok(id) = backup.parse() else { return Err(self.unknown(backup)) };
+        let info = self.backup_info(id)?;
+        let Some(BackupInfo { wal: BackupWal::Stream { tail: Some(tail) }, .. }) = info else {
+            return Err(self.gone(&keys::tail(&self.folder, id, segment)));
+        };
+        let raw = self.wal_tail(id, &tail)?;
+        out.write_all(&raw).map_err(|error| self.storage.failed("read", &self.folder, &error).into())
+    }
+
+    /// Whether an object is stored.
+    pub(super) fn holds(&self, name: WalObjectName) -> Result<bool, RepositoryError> {
+        Ok(self.storage.size(&keys::object(&self.folder, name))?.is_some())
+    }
+
+    pub(super) fn gone(&self, key: &Key) -> RepositoryError {
+        let error = io::Error::new(io::ErrorKind::NotFound, "it was listed and is gone");
+        self.storage.failed("open", key, &error).into()
+    }
+}
+
+/// Scans what is written to it.
+pub(super) struct Scanning<'a> {
+    name: SegmentName,
+    size: SegmentSize,
+    completeness: Completeness,
+    /// Bytes before the segment's header could be read.
+    first: Vec<u8>,
+    scanner: Option<SegmentScanner>,
+    each: &'a mut dyn FnMut(Event),
+}
+
+impl<'a> Scanning<'a> {
+    pub(super) fn new(
+        name: SegmentName,
+        size: SegmentSize,
+        completeness: Completeness,
+        each: &'a mut dyn FnMut(Event),
+    ) -> Scanning<'a> {
+        Scanning { name, size, completeness, first: Vec::new(), scanner: None, each }
+    }
+
+    /// The outcome; `None` if not even a header was written.
+    pub(super) fn finish(self) -> Option<SegmentScan> {
+        self.scanner.map(SegmentScanner::finish)
+    }
+}
+
+impl Write for Scanning<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.scanner {
+            Some(scanner) => scanner.feed(bytes, self.each),
+            None => {
+                self.first.extend_from_slice(bytes);
+                if self.first.len() >= LONG_HEADER_SIZE {
+                    let header = check_segment_header(&self.first, self.name, self.size.bytes());
+                    let header = header.map_err(io::Error::other)?;
+                    let mut scanner = SegmentScanner::new(&header, self.completeness);
+                    scanner.feed(&std::mem::take(&mut self.first), self.each);
+                    self.scanner = Some(scanner);
+                }
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
