@@ -79,11 +79,12 @@ impl Details {
             self.events_cut = true;
             return;
         }
-        if let EventKind::Commit(end) | EventKind::Abort(end) = &mut event.kind
-            && end.dropped.len() > MOST_DROPPED
-        {
-            end.dropped.truncate(MOST_DROPPED);
-            end.cut = true;
+        if let EventKind::Commit(end) | EventKind::Abort(end) = &mut event.kind {
+            end.subtransaction_xids = Vec::new();
+            if end.dropped.len() > MOST_DROPPED {
+                end.dropped.truncate(MOST_DROPPED);
+                end.cut = true;
+            }
         }
         self.events.push(event);
     }
@@ -120,5 +121,80 @@ impl Details {
         let mut json = Vec::new();
         read_frame(&mut payload, LIMIT_BYTES, &mut json)?;
         Ok(serde_json::from_slice(&json)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::{PgTime, RelationFile, TransactionEnd, Xid};
+
+    fn drops(count: u32) -> Event {
+        let dropped = |number| RelationFile { tablespace: 1663, database: 5, relation: number * 7919 };
+        let end = TransactionEnd {
+            time: PgTime(0),
+            prepared: false,
+            database: Some(5),
+            subtransactions: 0,
+            subtransaction_xids: Vec::new(),
+            dropped_count: count,
+            dropped: (0..count).map(dropped).collect(),
+            cut: false,
+        };
+        Event { lsn: Lsn(1), end_lsn: Lsn(2), xid: Xid(3), kind: EventKind::Commit(end) }
+    }
+
+    /// Bytes that no compression makes smaller.
+    fn noise(count: u32) -> Vec<u8> {
+        (0..count).map(|number| blake3::hash(&number.to_le_bytes()).as_bytes()[0]).collect()
+    }
+
+    fn crowded(events: usize, relations: u32) -> Details {
+        let (start, end) = (Lsn(1), Lsn(9));
+        let head = HeadPiece {
+            start,
+            remaining: 65_000,
+            length: 65_000,
+            crc: 1,
+            end,
+            overwrites: false,
+            bytes: noise(65_000),
+        };
+        let tail = TailPiece { start, total_length: 90_000, length: 60_000, crc: 2, bytes: noise(60_000) };
+        let mut details = Details { head: Some(head), tail: Some(tail), ..Details::default() };
+        (0..events).for_each(|_| details.note(drops(relations)));
+        details
+    }
+
+    /// Whatever happened in a segment, its index keeps to the limit, says what it left out, and reads back.
+    #[test]
+    fn bounded() {
+        for (events, relations, cut) in
+            [(0, 0, false), (1, 10_000, false), (3, 5, false), (400, 64, true), (5000, 1, true)]
+        {
+            let details = crowded(events, relations).bounded();
+            let payload = details.encode().expect("memory takes it");
+            let index = payload.len() + skippable::HEADER_BYTES + FOOTER_FRAME_BYTES;
+            assert!(index <= INDEX_LIMIT_BYTES, "{events} events of {relations} relations: {index} bytes");
+            assert_eq!(details.events_cut, cut, "{events} events of {relations} relations");
+            assert_eq!(Details::decode(&payload).expect("it is whole"), details);
+            if let Some(EventKind::Commit(end)) = details.events.first().map(|event| &event.kind) {
+                assert_eq!((end.dropped_count, end.cut), (relations, relations > 64), "the count is that of all");
+            }
+        }
+    }
+
+    /// What was written before lists were bounded is still read: long pieces, and no word about cuts.
+    #[test]
+    fn written_before() {
+        let json = r#"{"archived_by":{"host":"db1","source":"/data","program":"pitr 0.1.0"},
+            "events":[{"lsn":"0/1","end_lsn":"0/2","xid":7,"kind":{"restore_point":{"time":"2026-01-01T00:00:00Z","name":"a"}}}],
+            "tail":{"start":"0/5","total_length":100,"length":30,"crc":9,"bytes":"AAAA"}}"#;
+        let mut payload = Vec::new();
+        Compression::Lz4.write_frame(json.as_bytes(), &mut payload).expect("memory takes it");
+        let details = Details::decode(&payload).expect("it is whole");
+        assert_eq!((details.events.len(), details.events_cut, details.head), (1, false, None));
+        let unbounded = crowded(2000, 64);
+        assert_eq!(Details::decode(&unbounded.encode().expect("memory takes it")).expect("it is whole"), unbounded);
     }
 }

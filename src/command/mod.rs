@@ -18,6 +18,7 @@ pub mod init;
 pub mod list;
 mod output;
 pub mod push;
+pub mod reindex;
 pub mod restore;
 pub mod server;
 pub mod status;
@@ -84,6 +85,7 @@ enum Verb {
     Restore(Box<restore::Args>),
     Status(status::Args),
     List(list::Args),
+    Reindex(reindex::Args),
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -107,6 +109,7 @@ impl Verb {
             Verb::Restore(args) => restore::run(args, context).map_err(|error| error.report()),
             Verb::Status(args) => status::run(args, context).map_err(|error| error.report()),
             Verb::List(args) => list::run(args, context).map_err(|error| error.report()),
+            Verb::Reindex(args) => reindex::run(args, context).map_err(|error| error.report()),
             Verb::Config { verb: ConfigVerb::Show(args) } => {
                 config_show::run(args, context).map_err(|error| error.report())
             }

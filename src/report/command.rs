@@ -5,6 +5,7 @@ use crate::command::check::CheckError;
 use crate::command::config_show::ConfigShowError;
 use crate::command::init::{AdmitError, InitError, PlaceError};
 use crate::command::list::ListError;
+use crate::command::reindex::ReindexError;
 use crate::command::server::ServerError;
 use crate::command::status::StatusError;
 
@@ -47,6 +48,22 @@ impl Explain for ListError {
             ListError::Config(error) => error.report(),
             ListError::Repository(error) => error.report(),
             ListError::Output(_) => output(self.to_string()),
+        }
+    }
+}
+
+impl Explain for ReindexError {
+    fn report(&self) -> Report {
+        match self {
+            ReindexError::Config(error) => error.report(),
+            ReindexError::Repository(error) => error.report(),
+            ReindexError::NoTimeline { .. } => Report::new(
+                ExitStatus::No,
+                self.to_string(),
+                "Nothing was changed.",
+                "\"pitr status\" shows the timelines that have WAL.",
+            ),
+            ReindexError::Output(_) => output(self.to_string()),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use super::keys::WalObjectName;
 use super::proof::is_remarkable;
 use super::{GroupListing, RepositoryError, SegmentReader, ServerRecord, ServerRepository};
-use crate::catalog::{BackupInfo, BackupWal, Border, RollUp, RollUpEntry, RollUpName, RollUpNotes};
+use crate::catalog::{BackupInfo, BackupWal, RollUp, RollUpEntry, RollUpName, RollUpNotes};
 use crate::recovery::{BackupFacts, Snapshot, StoredPartial, TimelineRecord, WalCopy, WalEvidence};
 use crate::wal::{Event, SegmentFacts, SegmentGroup, SegmentName, SegmentSize, TimelineId};
 
@@ -111,14 +111,16 @@ pub struct StoredEvidence {
 #[derive(Debug, Default)]
 struct Known {
     roll_up: Option<RollUp>,
+    /// Segments that its roll-up does not tell all of.
+    unsettled: Vec<SegmentName>,
     /// Facts and stored bytes of copies of which the roll-up does not tell.
     read: BTreeMap<WalCopy, (SegmentFacts, u64)>,
 }
 
 impl Known {
-    /// What the roll-up tells of a segment. Whether a record leads into it may be known by now, if it was not then.
+    /// What the roll-up tells of a segment, if that is all there is to tell.
     fn entry(&self, segment: SegmentName) -> Option<&RollUpEntry> {
-        self.roll_up.as_ref()?.entry(segment).filter(|entry| entry.border != Border::Open)
+        self.roll_up.as_ref()?.entry(segment).filter(|_| !self.unsettled.contains(&segment))
     }
 }
 
@@ -211,8 +213,14 @@ impl StoredEvidence {
             {
                 self.groups.remove(&oldest);
             }
+            let mut unsettled = Vec::new();
+            for entry in roll_up.iter().flat_map(|roll_up| &roll_up.entries) {
+                if !self.reader.is_settled(entry)? {
+                    unsettled.push(entry.segment);
+                }
+            }
             self.order.push_back(group);
-            self.groups.insert(group, Known { roll_up, ..Known::default() });
+            self.groups.insert(group, Known { roll_up, unsettled, ..Known::default() });
         }
         Ok(self.groups.entry(group).or_default())
     }

@@ -59,6 +59,14 @@ impl GroupListing {
         (0..=u8::MAX).filter_map(|last| self.group.segment(last)).filter(|segment| self.contains(*segment))
     }
 
+    /// Segments of which only damaged copies are stored, ascending; one that has several comes several times.
+    pub fn only_damaged(&self) -> impl Iterator<Item = SegmentName> + '_ {
+        self.others.iter().filter_map(|name| match name {
+            WalObjectName::Damaged(segment, _) if !self.contains(*segment) => Some(*segment),
+            _ => None,
+        })
+    }
+
     /// Takes in the name of an object; what is not ours is passed over.
     fn add(&mut self, name: &str, prefix: &str) {
         let last = name.strip_prefix(prefix).filter(|digits| digits.len() == 2 && !digits.starts_with('+'));

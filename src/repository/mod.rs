@@ -347,4 +347,6 @@ fn malformed(storage: &dyn Storage, key: &Key, error: &serde_json::Error) -> Rep
 }
 
 #[cfg(test)]
+mod rollup_tests;
+#[cfg(test)]
 mod tests;

@@ -131,9 +131,11 @@ impl Reindexer {
             }
             // What was read whole before need not be again.
             let known = old.as_ref().and_then(|(notes, roll_up)| Some((notes, roll_up.entry(segment)?)));
-            match known.filter(|(_, entry)| entry.scanned && entry.border != Border::Open) {
-                Some((notes, entry)) => draft.take_over(entry, notes),
-                None => draft.add(&mut self.reader, segment)?,
+            match known {
+                Some((notes, entry)) if entry.scanned && self.reader.is_settled(entry)? => {
+                    draft.take_over(entry, notes)
+                }
+                _ => draft.add(&mut self.reader, segment)?,
             }
         }
         let (roll_up, mut report) = draft.finish(&server, listing)?;
@@ -146,8 +148,8 @@ impl Reindexer {
         if !roll_up.entries.iter().map(|entry| entry.segment).eq(listing.segments()) {
             return Ok(false);
         }
-        for entry in roll_up.entries.iter().filter(|entry| entry.border == Border::Open) {
-            if self.reader.before(entry.segment)?.is_some() {
+        for entry in &roll_up.entries {
+            if !self.reader.is_settled(entry)? {
                 return Ok(false);
             }
         }
@@ -176,12 +178,9 @@ fn problem(segment: SegmentName, border: Option<Border>, damage: &DamageNote) ->
 
 impl GroupReport {
     fn add_damaged_copies(&mut self, listing: &GroupListing) {
-        for name in &listing.others {
-            let WalObjectName::Damaged(segment, _) = *name else { continue };
-            if !listing.contains(segment) {
-                let why = format!("only a damaged copy of it was archived, \"{name}\"");
-                self.problems.push(Problem { segment, kind: ProblemKind::DamagedCopy, why });
-            }
+        for segment in listing.only_damaged() {
+            let why = "only a damaged copy of it was archived".to_owned();
+            self.problems.push(Problem { segment, kind: ProblemKind::DamagedCopy, why });
         }
     }
 }

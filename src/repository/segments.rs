@@ -10,7 +10,7 @@ use super::proof::is_remarkable;
 use super::scanning::Scanning;
 use super::wal::{StoredWalFile, WalObjectName};
 use super::{RepositoryError, ServerRecord, ServerRepository};
-use crate::catalog::{Border, SegmentNotes};
+use crate::catalog::{Border, RollUpEntry, SegmentNotes};
 use crate::codec::{DamageNote, Details, Footer, Origin};
 use crate::recovery::WalCopy;
 use crate::wal::{
@@ -109,6 +109,15 @@ impl SegmentReader {
     #[must_use]
     pub fn segment_size(&self) -> SegmentSize {
         self.segment_size
+    }
+
+    /// Whether an entry of a roll-up tells all that there is to tell now: a record that leads into its segment was known, or
+    /// still is not.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn is_settled(&mut self, entry: &RollUpEntry) -> Result<bool, RepositoryError> {
+        Ok(entry.border != Border::Open || self.before(entry.segment)?.is_none())
     }
 
     /// Reads what a copy says. Its body is read only if its description lacks the facts.
@@ -309,7 +318,8 @@ impl SegmentReader {
         let Some(number) = number.checked_sub(1).map(SegmentNo) else { return Ok(None) };
         let timeline = segment.timeline();
         if !self.histories.contains_key(&timeline) {
-            let history = self.server.history(timeline)?;
+            let has_history = timeline != TimelineId::FIRST;
+            let history = if has_history { self.server.history(timeline)? } else { None };
             self.histories.insert(timeline, history);
         }
         let history = self.histories.get(&timeline).and_then(Option::as_ref);

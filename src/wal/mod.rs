@@ -15,7 +15,7 @@ mod event;
 mod facts;
 mod file_name;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod heap;
 mod history;
 mod ids;

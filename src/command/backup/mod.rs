@@ -47,8 +47,8 @@ use crate::chunk::page::BLOCK_BYTES;
 use crate::config::ClusterConfig;
 use crate::manifest::{MANIFEST_FORMAT, ManifestHeader, ManifestStop, ManifestWriter};
 use crate::replication::{BackupEnd, BaseBackup, BaseBackupOptions, ConnInfo, Patience, Session, SessionKind};
-use crate::report::ExitStatus;
-use crate::repository::{Repository, ServerRepository};
+use crate::report::{ExitStatus, Explain, Program, Severity};
+use crate::repository::{Cluster, Repository, ServerRepository};
 use crate::storage::Directory;
 use crate::wal::{BackupSource, Lsn, PgTime, SegmentName, TimelineId};
 
@@ -104,7 +104,23 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, BackupError> {
     let task = Task::prepare(args, context, &config, conninfo, &repository, &mut session)?;
     let info = task.take(&mut session)?;
     result::tell(&info, context)?;
+    roll_up(&repository.cluster(&config.name), &info);
     Ok(if info.bad_pages > 0 { ExitStatus::BadPages } else { ExitStatus::Success })
+}
+
+/// Makes roll-ups of what was archived meanwhile: what keeps plans quick. The backup is complete without them.
+fn roll_up(cluster: &Cluster, info: &BackupInfo) {
+    let made = cluster.server_record(info.system_identifier).and_then(|record| {
+        let server = cluster.server(info.system_identifier);
+        server.roll_up_complete(&record, info.stop_timeline)
+    });
+    if let Err(error) = made {
+        let mut report = error.report();
+        report.what = format!("could not make roll-ups of the stored WAL: {}", report.what);
+        report.meaning = "The backup is complete. Plans and \"pitr status\" take longer without roll-ups.".to_owned();
+        report.hint = "\"pitr reindex\" makes them.".to_owned();
+        report.print(Program::Pitr, Severity::Warning);
+    }
 }
 
 /// A backup about to be taken: everything that can be checked before has been.

@@ -119,7 +119,8 @@ impl From<Action> for TargetAction {
     }
 }
 
-fn timeline(text: &str) -> Result<TimelineId, String> {
+/// Reads a timeline on the command line.
+pub(in crate::command) fn timeline(text: &str) -> Result<TimelineId, String> {
     match text.parse::<u32>() {
         Ok(number) if number > 0 => Ok(TimelineId(number)),
         _ => {

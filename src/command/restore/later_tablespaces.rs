@@ -8,8 +8,7 @@ use std::path::Path;
 use super::RestoreError;
 use super::ground::Ground;
 use crate::pgdata::state::{self, Holds};
-use crate::recovery::RestorePlan;
-use crate::repository::wal::WalObjectName;
+use crate::recovery::{RestorePlan, WalCopy};
 use crate::repository::{RepositoryError, ServerRecord, ServerRepository};
 use crate::wal::{Event, EventKind, SegmentName, SegmentNo};
 
@@ -22,17 +21,18 @@ pub(super) fn check(
     ground: &Ground,
 ) -> Result<(), RestoreError> {
     let size = record.segment_size_bytes;
+    let mut evidence = server.evidence(record);
     for run in &plan.wal {
         let Ok(first) = run.first.number(size) else { continue };
         for number in first.0..first.0 + run.count {
             let name = SegmentName::new(run.first.timeline(), SegmentNo(number), size);
             // A copy that is laid into pg_wal has no object of this name; it is the last one and rarely more than a page.
-            let described = match server.describe(WalObjectName::Segment(name)) {
-                Ok(described) => described,
+            let events = match evidence.remarkable(&WalCopy::Segment(name)) {
+                Ok(events) => events,
                 Err(RepositoryError::Storage(error)) if error.is_not_found() => continue,
                 Err(error) => return Err(error.into()),
             };
-            for event in &described.details.events {
+            for event in &events {
                 check_event(event, plan, ground)?;
             }
         }

@@ -27,6 +27,7 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
+pub(super) use args::timeline;
 pub use args::{Action, Args};
 pub use error::RestoreError;
 

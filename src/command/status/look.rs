@@ -151,19 +151,14 @@ fn look_at_timeline(
 ) -> Result<TimelineStatus, RepositoryError> {
     let mut found = TimelineStatus { timeline, segments: 0, first: None, last: None, raw_bytes: 0, stored_bytes: 0 };
     let mut damaged = Vec::new();
-    for object in server.wal_objects(timeline)? {
-        found.stored_bytes += object.stored_bytes;
-        match object.name {
-            WalObjectName::Segment(name) => {
-                found.segments += 1;
-                found.raw_bytes += record.segment_size_bytes.bytes();
-                found.first = found.first.or(Some(name));
-                found.last = Some(name);
-                damaged.retain(|bad| *bad != name);
-            }
-            WalObjectName::Damaged(name, _) if found.last != Some(name) => damaged.push(name),
-            WalObjectName::Damaged(..) | WalObjectName::Partial(..) | WalObjectName::Backup(..) => {}
-        }
+    let listings = server.listing(timeline)?;
+    found.stored_bytes = server.stored_bytes_of(timeline, &listings)?;
+    for listing in &listings {
+        found.segments += listing.count();
+        found.raw_bytes += listing.count() * record.segment_size_bytes.bytes();
+        found.first = found.first.or(listing.segments().next());
+        found.last = listing.segments().last().or(found.last);
+        damaged.extend(listing.only_damaged());
     }
     damaged.dedup();
     status.damaged.extend(damaged);
