@@ -371,7 +371,7 @@ mod tests {
                 segment: group.segment(3).expect("a segment"),
                 events: vec![event],
                 events_cut: true,
-                damage: Some(DamageNote { lsn: Lsn(9), why: "a test".to_owned() }),
+                damage: Some(DamageNote { lsn: Lsn(9), why: "a test".to_owned(), or_before: None }),
             }],
         };
         RollUp::new(SystemIdentifier(7), group, entries, &notes).expect("memory takes it")

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Compression, FOOTER_FRAME_BYTES, read_frame, skippable};
-use crate::wal::{Damage, Event, EventKind, HeadPiece, Lsn, TailPiece};
+use crate::wal::{Damage, Event, EventKind, HeadPiece, Lsn, SegmentName, TailPiece};
 
 /// Most bytes that the index of a segment (details and footer) takes, unless the names of its origin alone are longer.
 pub const INDEX_LIMIT_BYTES: usize = 8 << 10;
@@ -42,11 +42,14 @@ pub struct DamageNote {
     pub lsn: Lsn,
     /// What is wrong there.
     pub why: String,
+    /// The segment before, if it is the record over the border to it that does not hold: either may be the bad one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub or_before: Option<SegmentName>,
 }
 
 impl From<Damage> for DamageNote {
     fn from(damage: Damage) -> Self {
-        DamageNote { lsn: damage.lsn, why: damage.why.to_string() }
+        DamageNote { lsn: damage.lsn, why: damage.why.to_string(), or_before: None }
     }
 }
 

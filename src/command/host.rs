@@ -1,4 +1,8 @@
-//! What only the host knows: its name and the time. For records of who did what when.
+//! What only the host knows: its name, the time, its files. For records of who did what when, and for a look at what they left.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 use crate::wal::PgTime;
 
@@ -12,4 +16,20 @@ pub fn host_name() -> String {
 #[must_use]
 pub fn now() -> PgTime {
     PgTime::from_timestamp(jiff::Timestamp::now())
+}
+
+/// CRC-32 (IEEE) of a file's bytes, as stored WAL files are described with.
+///
+/// # Errors
+/// It is not there, or cannot be read.
+pub fn file_checksum(path: &Path) -> io::Result<u32> {
+    let mut file = File::open(path)?;
+    let mut hasher = crc32fast::Hasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finalize()),
+            length => hasher.update(&buffer[..length]),
+        }
+    }
 }

@@ -47,6 +47,8 @@ pub struct TimelineRecord {
 pub struct StoredDamage {
     /// The segment.
     pub segment: SegmentName,
+    /// The hash in the copy's key, which tells it from other damaged copies.
+    pub hash: String,
     /// All WAL before this is good.
     pub good_until: Lsn,
     /// What is wrong there.

@@ -156,7 +156,11 @@ pub fn holes(snapshot: &Snapshot) -> Vec<Hole> {
         let start = record.history.as_ref().and_then(|history| history.parent()).map(|(_, switch)| switch);
         // The segment that the fork cuts is the child's first.
         let mut expected = start.map(|switch| SegmentNo::of(switch, size));
-        for run in record.segments.runs() {
+        // Damaged ones are told for themselves.
+        let damaged = record.damaged.keys().map(|number| *number..=*number);
+        let mut runs: Vec<_> = record.segments.runs().chain(damaged).collect();
+        runs.sort_by_key(|run| *run.start());
+        for run in runs {
             let number = *run.start();
             if let Some(expected) = expected.filter(|expected| *expected < number) {
                 let name = |number| SegmentName::new(*timeline, number, size);
@@ -182,7 +186,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::recovery::{TimelineRecord, WalCopy};
+    use crate::recovery::{StoredDamage, TimelineRecord, WalCopy};
     use crate::wal::{
         Event, EventKind, SegmentEnding, SegmentFacts, SegmentSize, TimelineHistory, TransactionEnd, Xid,
     };
@@ -264,6 +268,24 @@ mod tests {
         let holes = holes(&snapshot);
         assert_eq!((holes.len(), holes[0].segments, holes[0].matters), (1, 1, true));
         assert_eq!(holes[0].first.number(size()), Ok(SegmentNo(5)));
+    }
+
+    /// A damaged segment ends a window like a missing one, and is no hole.
+    #[test]
+    fn damaged_segments() {
+        let mut damaged = record([1, 2, 3, 4, 7], None);
+        for number in [5, 8] {
+            let segment = SegmentName::new(TimelineId(1), SegmentNo(number), size());
+            let (hash, why, archived_at) = (String::new(), String::new(), PgTime(0));
+            let damage = StoredDamage { segment, hash, good_until: lsn(number), why, or_before: None, archived_at };
+            damaged.damaged.insert(SegmentNo(number), damage);
+        }
+        let timelines = BTreeMap::from([(TimelineId(1), damaged)]);
+        let snapshot = Snapshot { segment_size: size(), backups: vec![backup("a", 1, 1, 2)], timelines };
+        assert_eq!(found(&snapshot, &[]), [(1, "a".to_owned(), 1, 5, None)]);
+        let holes = holes(&snapshot);
+        assert_eq!((holes.len(), holes[0].segments), (1, 1));
+        assert_eq!(holes[0].first.number(size()), Ok(SegmentNo(6)));
     }
 
     /// A branch's window begins with a backup of its ancestor; the ancestor keeps its own.

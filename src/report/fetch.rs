@@ -47,8 +47,9 @@ impl Explain for FetchError {
                 ExitStatus::Damaged,
                 format!("WAL is good up to {good_until}. {HALTED}"),
                 format!(
-                    "If a standby has a good copy of \"{segment}\", archive that with pitr-wal-push. Otherwise restore to \
-                     {good_until} at the latest, with --to-lsn, or from a later base backup."
+                    "If a standby has a good copy of \"{segment}\", archive that with pitr-wal-push, and start the \
+                     server again. Otherwise restore to a moment before that segment, or from a later base backup: \"pitr \
+                     status\" shows what can be reached."
                 ),
             ),
             FetchError::Header { .. } | FetchError::TooLong { .. } => (

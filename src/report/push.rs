@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{ExitStatus, Explain, Report};
 use crate::codec::DamageNote;
 use crate::command::push::PushError;
-use crate::wal::{HeaderError, WalFileName};
+use crate::wal::{HeaderError, SegmentName, WalFileName};
 
 /// Nothing is lost by a failed attempt, but something has to give in the end.
 const RETRIED: &str =
@@ -99,15 +99,44 @@ pub fn expired(limit: Duration, doing: &str) -> Report {
 
 /// A segment was archived, and its records make no sense from some point on.
 #[must_use]
-pub fn damaged(file: WalFileName, DamageNote { lsn, why }: &DamageNote) -> Report {
+pub fn damaged(file: WalFileName, DamageNote { lsn, why, or_before }: &DamageNote) -> Report {
+    const KEPT: &str = "It was archived all the same, marked as damaged, so that PostgreSQL goes on. As long as no good copy is \
+                        archived, restores can go to the end of the segment before it and no further.";
+    const NOW: &str = "Take a base backup now with \"pitr backup\": restores from it do not need this segment.";
+    const DISK: &str = "Look for errors of this server's disk and memory.";
+    match or_before {
+        None => Report::new(
+            ExitStatus::Success,
+            format!("WAL segment \"{file}\" is damaged on this server: at {lsn}, {why}"),
+            format!("Everything before {lsn} is good. {KEPT}"),
+            format!("{NOW} If a standby has a good copy, archive that with pitr-wal-push. {DISK}"),
+        ),
+        Some(before) => Report::new(
+            ExitStatus::Success,
+            format!("WAL segment \"{file}\" does not go on where \"{before}\" ends: at {lsn}, {why}"),
+            format!(
+                "One of the two is damaged on this server, and either may be the bad one: \"{before}\", which is archived \
+                 already, or \"{file}\". Everything before {lsn} is good. {KEPT}"
+            ),
+            format!(
+                "{NOW} While both are still in pg_wal, compare them with those of a standby: if \"{file}\" differs, archive \
+                 the standby's with pitr-wal-push; if \"{before}\" differs, only the new base backup helps. {DISK}"
+            ),
+        ),
+    }
+}
+
+/// A segment was archived that does not go on where the archived one before it ends, though both are whole.
+#[must_use]
+pub fn other_history(file: WalFileName, before: SegmentName) -> Report {
     Report::new(
         ExitStatus::Success,
-        format!("WAL segment \"{file}\" is damaged on this server: at {lsn}, {why}"),
+        format!("WAL segment \"{file}\" is not what followed the archived \"{before}\""),
         format!(
-            "Everything before {lsn} is good. It was archived all the same, marked as damaged, so that PostgreSQL goes on. \
-             As long as no good copy is archived, recovery can go as far as {lsn} and no further."
+            "Both are whole, but of different histories: this server was set back to an earlier state, or its WAL was reset. \
+             \"{file}\" was archived. Restores from backups taken before it cannot go past the end of \"{before}\"."
         ),
-        "Take a base backup now with \"pitr backup\": restores from it do not need this segment. If a standby has a good \
-         copy, archive that with pitr-wal-push. Look for errors of this server's disk and memory.",
+        "Take a base backup now with \"pitr backup\". Was the server's disk set back to a snapshot? \"pitr restore\" begins a \
+         new timeline, which keeps the two histories apart.",
     )
 }

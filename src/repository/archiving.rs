@@ -3,12 +3,15 @@
 use std::io::{self, Read, Write};
 
 use super::keys::{self, WalObjectName};
-use super::proof::Proof;
+use super::proof::{Proof, Proved};
 use super::{Conflict, RepositoryError, ServerRepository};
 use crate::codec::stored::{self, StoredWriter};
 use crate::codec::{Compression, DamageNote, Details, Footer, Origin};
 use crate::storage::{Key, NewObject, Put};
-use crate::wal::{Completeness, PgTime, PostgresMajor, SegmentFacts, SegmentHeader, SegmentSize, WalFileName};
+use crate::wal::{
+    Border, Completeness, Continuity, Damage, PgTime, PostgresMajor, SegmentFacts, SegmentHeader, SegmentName,
+    SegmentSize, WalFileName,
+};
 
 /// A WAL file to be archived, with what is known about it.
 #[derive(Clone, Debug)]
@@ -44,7 +47,7 @@ impl<'a> NewWalFile<'a> {
         };
         let mut proof = Proof::new(header, completeness);
         proof.feed(self.raw);
-        let (facts, details) = proof.finish(self.details.archived_by);
+        let Proved { facts, details, .. } = proof.finish(None, self.details.archived_by);
         NewWalFile { written_by: Some((header.major, header.segment_size)), facts, details, ..self }
     }
 }
@@ -78,6 +81,27 @@ pub struct NewSegment<'a> {
     writer: StoredWriter<Box<dyn NewObject>>,
 }
 
+/// A segment that was read to its end, and is to be stored. Dropped, it leaves nothing.
+pub struct ReadSegment<'a> {
+    server: &'a ServerRepository,
+    header: SegmentHeader,
+    compression: Compression,
+    key: Key,
+    proved: Proved,
+    writer: StoredWriter<Box<dyn NewObject>>,
+}
+
+/// A segment that was stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredSegment {
+    /// What came of it.
+    pub archived: Archived,
+    /// Where it is damaged, if it is.
+    pub damage: Option<DamageNote>,
+    /// CRC-32 (IEEE) of its bytes.
+    pub raw_crc: u32,
+}
+
 impl ServerRepository {
     /// Archives a WAL file: durable when this returns success, and never over anything else.
     ///
@@ -85,17 +109,21 @@ impl ServerRepository {
     /// [`RepositoryError::Conflict`] if the name holds other content; the store fails; what stands under the name is
     /// damaged.
     pub fn archive(&self, new: &NewWalFile, compression: Compression) -> Result<Archived, RepositoryError> {
+        self.store(new, compression).map(|(archived, _)| archived)
+    }
+
+    fn store(&self, new: &NewWalFile, compression: Compression) -> Result<(Archived, Footer), RepositoryError> {
         let (stored_as, key) = self.name_for(new);
         let mut object = self.storage.create(&key)?;
         let footer = self.footer(new.file, new.written_by, new.facts, &new.details, new.archived_at);
         let footer = stored::write(new.raw, footer, &new.details, compression, &mut object)
             .map_err(|error| self.storage.failed("write", &key, &error))?;
         match object.publish()? {
-            Put::Created => Ok(Archived::Stored(stored_as)),
+            Put::Created => Ok((Archived::Stored(stored_as), footer)),
             Put::Exists => {
                 self.confirm_same(new.file, &footer, &new.details, &mut &*new.raw, &key)?;
                 self.storage.settle(&key)?;
-                Ok(Archived::AlreadyThere(stored_as))
+                Ok((Archived::AlreadyThere(stored_as), footer))
             }
         }
     }
@@ -195,7 +223,7 @@ impl ServerRepository {
     }
 }
 
-impl NewSegment<'_> {
+impl<'a> NewSegment<'a> {
     /// Takes the next bytes: proves their records and stores them, while they are in the processor's cache.
     ///
     /// # Errors
@@ -206,41 +234,71 @@ impl NewSegment<'_> {
         Ok(written.map_err(|error| self.server.storage.failed("write", &self.key, &error))?)
     }
 
-    /// Stores the segment: durable when this returns success, with where it is damaged, if it is. `again` reads the raw file
-    /// a second time, for the rare cases in which its bytes have to be seen once more: a damaged segment, and one that is
-    /// there already.
+    /// All bytes were written: what they say, and whether they go on where the segment before ends, if its border is known.
+    #[must_use]
+    pub fn finish(self, before: Option<&Border>, archived_by: Origin) -> ReadSegment<'a> {
+        let NewSegment { server, header, compression, key, proof, writer } = self;
+        ReadSegment { server, header, compression, key, proved: proof.finish(before, archived_by), writer }
+    }
+}
+
+impl ReadSegment<'_> {
+    /// What it leaves for the next segment; `None` if it is damaged, or its records were not read.
+    #[must_use]
+    pub fn border(&self) -> Option<&Border> {
+        self.proved.border.as_ref()
+    }
+
+    /// Whether it goes on where the segment before ends.
+    #[must_use]
+    pub fn continuity(&self) -> &Continuity {
+        &self.proved.continuity
+    }
+
+    /// It does not go on where `before` ends, which is certain: it is to be kept aside as damaged.
+    pub fn set_aside(&mut self, damage: Damage, before: SegmentName) {
+        let note = DamageNote { or_before: Some(before), ..damage.into() };
+        self.proved.details.damage.get_or_insert(note);
+        self.proved.border = None;
+    }
+
+    /// Stores the segment: durable when this returns success. `again` reads the raw file a second time, for the rare cases in
+    /// which its bytes have to be seen once more: a damaged segment, and one that is there already.
     ///
     /// # Errors
     /// As for [`ServerRepository::archive`].
-    pub fn publish(
-        self,
-        archived_by: Origin,
-        archived_at: PgTime,
-        again: &mut dyn Read,
-    ) -> Result<(Archived, Option<DamageNote>), RepositoryError> {
-        let NewSegment { server, header, compression, key, proof, writer } = self;
+    pub fn publish(self, archived_at: PgTime, again: &mut dyn Read) -> Result<StoredSegment, RepositoryError> {
+        let ReadSegment { server, header, compression, key, proved, writer } = self;
+        let Proved { facts, details, .. } = proved;
         let failed = |error| server.storage.failed("write", &key, &error);
         let file = WalFileName::Segment(header.name);
         let written_by = Some((header.major, header.segment_size));
-        let (facts, details) = proof.finish(archived_by);
         if let Some(damage) = details.damage.clone() {
             drop(writer);
             let mut raw = Vec::new();
             again.take(header.segment_size.bytes() + 1).read_to_end(&mut raw).map_err(failed)?;
             let new = NewWalFile { file, raw: &raw, written_by, facts, details, archived_at };
-            return Ok((server.archive(&new, compression)?, Some(damage)));
+            let (archived, footer) = server.store(&new, compression)?;
+            return Ok(StoredSegment { archived, damage: Some(damage), raw_crc: footer.raw_crc });
         }
         let footer = server.footer(file, written_by, facts, &details, archived_at);
         let (footer, object) = writer.finish(footer, &details).map_err(failed)?;
         let stored_as = StoredAs::Object(WalObjectName::Segment(header.name));
-        match object.publish()? {
-            Put::Created => Ok((Archived::Stored(stored_as), None)),
+        let archived = match object.publish()? {
+            Put::Created => Archived::Stored(stored_as),
             Put::Exists => {
                 server.confirm_same(file, &footer, &details, again, &key)?;
                 server.storage.settle(&key)?;
-                Ok((Archived::AlreadyThere(stored_as), None))
+                Archived::AlreadyThere(stored_as)
             }
-        }
+        };
+        Ok(StoredSegment { archived, damage: None, raw_crc: footer.raw_crc })
+    }
+}
+
+impl std::fmt::Debug for ReadSegment<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ReadSegment").field(&self.header.name).field(&self.proved).finish()
     }
 }
 

@@ -47,12 +47,23 @@ impl ServerRepository {
             // A name of another segment size cannot be placed; it is not this cluster's.
             found.segments.extend(listing.segments().filter_map(|name| name.number(size).ok()));
             for name in &listing.others {
-                let (WalObjectName::Partial(segment, hash), Ok(number)) = (name, name.segment().number(size)) else {
-                    continue;
-                };
-                debug_assert_eq!(segment.timeline(), timeline, "a group holds one timeline");
-                let stored_bytes = self.stored_bytes(*name)?;
-                found.partials.push(StoredPartial { segment: number, hash: format!("{hash:016x}"), stored_bytes });
+                let Ok(number) = name.segment().number(size) else { continue };
+                match name {
+                    WalObjectName::Partial(_, hash) => found.partials.push(StoredPartial {
+                        segment: number,
+                        hash: format!("{hash:016x}"),
+                        stored_bytes: self.stored_bytes(*name)?,
+                    }),
+                    WalObjectName::Damaged(segment, _) if !listing.contains(*segment) => {
+                        // They are few, and each is a matter for a person.
+                        let damage = self.describe_damage(*name, size)?;
+                        // Of several damaged copies the one that is good the furthest.
+                        if found.damaged.get(&number).is_none_or(|other| other.good_until < damage.good_until) {
+                            found.damaged.insert(number, damage);
+                        }
+                    }
+                    WalObjectName::Segment(_) | WalObjectName::Damaged(..) | WalObjectName::Backup(..) => {}
+                }
             }
         }
         Ok(found)

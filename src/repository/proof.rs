@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::codec::{Details, Origin};
-use crate::wal::{Completeness, Event, EventKind, SegmentFacts, SegmentHeader, SegmentScanner};
+use crate::wal::{Border, Completeness, Continuity, Event, EventKind, SegmentFacts, SegmentHeader, SegmentScanner};
 
 /// Reads records on the side.
 ///
@@ -11,14 +11,26 @@ use crate::wal::{Completeness, Event, EventKind, SegmentFacts, SegmentHeader, Se
 /// bytes, and a fault in the reading itself leaves the segment as one that was not read, under its true name.
 #[derive(Debug)]
 pub(super) struct Proof {
+    header: SegmentHeader,
     scanner: Option<SegmentScanner>,
     details: Details,
+}
+
+/// What the records of a segment say.
+#[derive(Debug)]
+pub(super) struct Proved {
+    /// `None` if they were not read.
+    pub(super) facts: Option<SegmentFacts>,
+    pub(super) details: Details,
+    pub(super) continuity: Continuity,
+    /// What the segment leaves for the next one; `None` if it is damaged, or was not read.
+    pub(super) border: Option<Border>,
 }
 
 impl Proof {
     /// For the segment that the header was read from.
     pub(super) fn new(header: &SegmentHeader, completeness: Completeness) -> Proof {
-        Proof { scanner: Some(SegmentScanner::new(header, completeness)), details: Details::default() }
+        Proof { header: *header, scanner: Some(SegmentScanner::new(header, completeness)), details: Details::default() }
     }
 
     /// Takes the next bytes.
@@ -38,10 +50,21 @@ impl Proof {
         .ok();
     }
 
-    /// What is to be stored with the segment.
-    pub(super) fn finish(self, archived_by: Origin) -> (Option<SegmentFacts>, Details) {
-        let scan = self.scanner.and_then(|scanner| catch_unwind(AssertUnwindSafe(|| scanner.finish())).ok());
-        let Some(scan) = scan else { return (None, Details { archived_by, ..Details::default() }) };
+    /// What is to be stored with the segment, and whether it goes on where the one before ends.
+    pub(super) fn finish(self, before: Option<&Border>, archived_by: Origin) -> Proved {
+        let read = |scanner: SegmentScanner| {
+            let scan = scanner.finish();
+            let (head, tail) = (scan.head.as_ref(), scan.tail.as_ref());
+            let (continuity, border) = Border::pass(before, &self.header, &scan.facts, head, tail);
+            (scan, continuity, border)
+        };
+        let scan = self.scanner.and_then(|scanner| catch_unwind(AssertUnwindSafe(|| read(scanner))).ok());
+        let Some((scan, continuity, border)) = scan else {
+            let details = Details { archived_by, ..Details::default() };
+            return Proved { facts: None, details, continuity: Continuity::NotProved, border: None };
+        };
+        // After a damaged segment the proof begins anew.
+        let border = Some(border).filter(|_| scan.damage.is_none());
         let details = Details {
             archived_by,
             head: scan.head,
@@ -49,7 +72,7 @@ impl Proof {
             damage: scan.damage.map(Into::into),
             ..self.details
         };
-        (Some(scan.facts), details.bounded())
+        Proved { facts: Some(scan.facts), details: details.bounded(), continuity, border }
     }
 }
 

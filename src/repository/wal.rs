@@ -5,10 +5,11 @@ use std::io::{self, Write};
 use super::{RepositoryError, ServerRepository, keys};
 use crate::codec::stored::{self, StoredError};
 use crate::codec::{Details, Footer, INDEX_LIMIT_BYTES};
+use crate::recovery::StoredDamage;
 use crate::storage::Key;
-use crate::wal::{SegmentName, TimelineHistory, TimelineId, WalFileName};
+use crate::wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 
-pub use super::archiving::{Archived, NewSegment, NewWalFile, StoredAs};
+pub use super::archiving::{Archived, NewSegment, NewWalFile, ReadSegment, StoredAs, StoredSegment};
 pub use super::keys::WalObjectName;
 
 /// Longest history or backup history file, in bytes.
@@ -89,6 +90,26 @@ impl ServerRepository {
     /// [`RepositoryError::Damaged`], or the store fails; not found is an error here.
     pub fn describe(&self, name: WalObjectName) -> Result<StoredWalFile, RepositoryError> {
         self.describe_object(&keys::object(&self.folder, name), name.file())
+    }
+
+    /// What is wrong with a damaged segment that was kept aside.
+    ///
+    /// # Errors
+    /// As for [`ServerRepository::describe`].
+    pub fn describe_damage(&self, name: WalObjectName, size: SegmentSize) -> Result<StoredDamage, RepositoryError> {
+        let segment = name.segment();
+        let StoredWalFile { footer, details, .. } = self.describe(name)?;
+        let (good_until, why, or_before) = match details.damage {
+            Some(note) => (note.lsn, note.why, note.or_before),
+            None => {
+                (segment.number(size).map_or(Lsn::INVALID, |number| number.start(size)), "unknown".to_owned(), None)
+            }
+        };
+        let hash = match name {
+            WalObjectName::Damaged(_, hash) | WalObjectName::Partial(_, hash) => format!("{hash:016x}"),
+            WalObjectName::Segment(_) | WalObjectName::Backup(..) => String::new(),
+        };
+        Ok(StoredDamage { segment, hash, good_until, why, or_before, archived_at: footer.archived_at })
     }
 
     pub(super) fn describe_object(&self, key: &Key, file: WalFileName) -> Result<StoredWalFile, RepositoryError> {

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! <spool>/<system identifier>/<WAL file>.stored     acknowledgement
+//! <spool>/<system identifier>/<segment>.border      what an archived segment leaves for the proof of the next one
 //! <spool>/<system identifier>/unreachable           the repository did not answer; the file's time says when
 //! ```
 //!
@@ -14,8 +15,10 @@
 //! would be a file that is never archived.
 
 mod acknowledgement;
+mod border_note;
 
 pub use acknowledgement::Acknowledgement;
+pub use border_note::BorderNote;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -26,13 +29,20 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use crate::durable::{self, NewFile};
-use crate::wal::{SystemIdentifier, WalFileName};
+use crate::repository::RepositoryId;
+use crate::wal::{SegmentName, SystemIdentifier, WalFileName};
 
 /// An acknowledgement older than this is not used: its file's own call should have come long ago.
 const ACKNOWLEDGED_FOR: Duration = Duration::from_secs(3600);
 
-/// Longest note that is read, in bytes.
+/// How long a border's note is kept that no segment came for, once segments beyond it were archived.
+const BORDER_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// Longest acknowledgement that is read, in bytes.
 const NOTE_BYTES: u64 = 4096;
+/// Longest note of a border that is written or read, in bytes: a record's first 64 KiB in Base64, and a thousand segments in its
+/// middle.
+const BORDER_NOTE_BYTES: u64 = 1 << 20;
 
 const UNREACHABLE: &str = "unreachable";
 
@@ -92,7 +102,7 @@ impl Spool {
     pub fn is_acknowledged(&self, file: WalFileName, acknowledgement: &Acknowledgement) -> bool {
         let expected = acknowledgement.encode(self.system_identifier, file);
         // Every byte is compared, so a note that was cut short or damaged is none.
-        self.read(&note_name(file))
+        self.read(&note_name(file), NOTE_BYTES)
             .is_ok_and(|(note, age)| note == expected && age.is_some_and(|age| age < ACKNOWLEDGED_FOR))
     }
 
@@ -101,13 +111,43 @@ impl Spool {
         self.remove(&note_name(file));
     }
 
-    /// Removes acknowledgements that no call came for.
-    pub fn sweep(&self) {
+    /// Leaves the border of a segment that was archived.
+    ///
+    /// # Errors
+    /// The disk is full, the folder takes no files, or the border is too long to be noted.
+    pub fn leave_border(&self, note: &BorderNote) -> io::Result<()> {
+        let bytes = note.encode(self.system_identifier)?;
+        if bytes.len() as u64 > BORDER_NOTE_BYTES {
+            return Err(io::Error::other("the border is too long for a note"));
+        }
+        self.write(&border_name(note.border.segment()), &bytes)
+    }
+
+    /// The border that a segment left, if it was archived into this repository and the note is as it was written.
+    #[must_use]
+    pub fn border_of(&self, segment: SegmentName, repository: &RepositoryId) -> Option<BorderNote> {
+        let (bytes, _) = self.read(&border_name(segment), BORDER_NOTE_BYTES).ok()?;
+        BorderNote::decode(&bytes, self.system_identifier, segment, repository)
+    }
+
+    /// The segment behind the border was archived.
+    pub fn forget_border(&self, segment: SegmentName) {
+        self.remove(&border_name(segment));
+    }
+
+    /// Removes notes that no call came for: acknowledgements, and borders of segments before `archived`.
+    pub fn sweep(&self, archived: SegmentName) {
         let Ok(entries) = rustix::fs::Dir::read_from(&self.folder) else { return };
         for entry in entries.flatten() {
             let Ok(name) = entry.file_name().to_str() else { continue };
-            let ours = name.strip_suffix(SUFFIX).is_some_and(|file| file.parse::<WalFileName>().is_ok());
-            if ours && self.read(name).is_ok_and(|(_, age)| age.is_none_or(|age| age >= ACKNOWLEDGED_FOR)) {
+            let acknowledged = name.strip_suffix(SUFFIX).and_then(|file| file.parse::<WalFileName>().ok());
+            let border = name.strip_suffix(BORDER_SUFFIX).and_then(|file| file.parse::<SegmentName>().ok());
+            let kept_for = match (acknowledged, border) {
+                (Some(_), _) => ACKNOWLEDGED_FOR,
+                (_, Some(segment)) if segment < archived => BORDER_KEPT_FOR,
+                _ => continue,
+            };
+            if self.read(name, 0).is_ok_and(|(_, age)| age.is_none_or(|age| age >= kept_for)) {
                 self.remove(name);
             }
         }
@@ -124,7 +164,7 @@ impl Spool {
     /// How long ago the repository did not answer, if that is noted.
     #[must_use]
     pub fn unreachable_since(&self) -> Option<Duration> {
-        self.read(UNREACHABLE).ok().and_then(|(_, age)| age)
+        self.read(UNREACHABLE, NOTE_BYTES).ok().and_then(|(_, age)| age)
     }
 
     /// The repository answers again.
@@ -138,8 +178,8 @@ impl Spool {
         new.hand_over(name)
     }
 
-    /// A note and its age; no age if its time lies in the future.
-    fn read(&self, name: &str) -> io::Result<(Vec<u8>, Option<Duration>)> {
+    /// A note, cut to so many bytes, and its age; no age if its time lies in the future.
+    fn read(&self, name: &str, limit_bytes: u64) -> io::Result<(Vec<u8>, Option<Duration>)> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file: File = rustix::fs::openat(&self.folder, name, flags, Mode::empty())?.into();
         let stat = rustix::fs::fstat(&file)?;
@@ -149,7 +189,7 @@ impl Spool {
         }
         let age = SystemTime::now().duration_since(file.metadata()?.modified()?).ok();
         let mut note = Vec::new();
-        file.take(NOTE_BYTES).read_to_end(&mut note)?;
+        file.take(limit_bytes).read_to_end(&mut note)?;
         Ok((note, age))
     }
 
@@ -160,9 +200,14 @@ impl Spool {
 }
 
 const SUFFIX: &str = ".stored";
+const BORDER_SUFFIX: &str = ".border";
 
 fn note_name(file: WalFileName) -> String {
     format!("{file}{SUFFIX}")
+}
+
+fn border_name(segment: SegmentName) -> String {
+    format!("{segment}{BORDER_SUFFIX}")
 }
 
 fn path_of(spool: &Path, system_identifier: SystemIdentifier) -> PathBuf {

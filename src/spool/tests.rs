@@ -19,6 +19,10 @@ fn file() -> WalFileName {
     "000000010000000000000005".parse().expect("a name")
 }
 
+fn segment() -> SegmentName {
+    "000000010000000000000005".parse().expect("a name")
+}
+
 /// The file as it is now.
 fn state(path: &Path, repositories: &[RepositoryId]) -> Acknowledgement {
     Acknowledgement::new(&fs::metadata(path).expect("the file is there"), repositories)
@@ -83,10 +87,10 @@ fn mutilated_notes() {
     for moment in [SystemTime::now() - ACKNOWLEDGED_FOR * 2, SystemTime::now() + ACKNOWLEDGED_FOR] {
         File::options().write(true).open(&note).and_then(|file| file.set_modified(moment)).expect("set");
         assert!(!spool.is_acknowledged(file(), &acknowledged), "a note of another time");
-        spool.sweep();
+        spool.sweep(segment());
         assert!(!note.exists(), "nobody came for it");
         spool.acknowledge(file(), &acknowledged).expect("noted");
-        spool.sweep();
+        spool.sweep(segment());
         assert!(note.exists(), "a fresh one stays");
     }
 }

@@ -5,6 +5,7 @@
 //! [`SegmentScanner`], which yields [`Event`]s and [`SegmentFacts`].
 
 mod backup_label;
+mod border;
 mod bytes;
 mod cluster_name;
 mod content;
@@ -33,6 +34,7 @@ mod xact;
 mod xlog;
 
 pub use backup_label::{BackupLabel, BackupLabelError, BackupSource, BackupStop};
+pub use border::{Border, Continuity};
 pub use cluster_name::ClusterName;
 pub use content::{BlockReference, RecordContent};
 pub use control_file::{CONTROL_FILE_READ_SIZE, ClusterState, ControlFile, ControlFileError};

@@ -4,7 +4,7 @@
 //! read its event, so that nothing has to be handed from one archiving call to the next. A record may span three and
 //! more segments: the ones in the middle are all head.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::record::{HEADER_SIZE, RecordHeader, finish_crc, read_event};
 use super::{Damage, Event, Flaw, Lsn, PostgresMajor, RawRecord};
@@ -176,9 +176,10 @@ fn join_record(
 }
 
 /// Joins the pieces of consecutive segments, one segment after the other.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Borders {
     /// What ended the segment before; `None` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known")]
     before: Option<Option<TailPiece>>,
     /// Heads of segments that are nothing but head.
     heads: Vec<HeadPiece>,
@@ -200,6 +201,12 @@ impl Borders {
             }
             None => Err(Joined::Incomplete),
         }
+    }
+
+    /// Where the record begins that straddles the border, if that is known.
+    #[must_use]
+    pub fn open_record(&self) -> Option<Lsn> {
+        self.before.as_ref()?.as_ref().map(|tail| tail.start)
     }
 
     /// Takes the next segment's pieces, and tells about the record over the border before it.
@@ -225,6 +232,11 @@ impl Borders {
         }
         joined
     }
+}
+
+/// Tells "not known" (absent) from "nothing straddles" (null).
+fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<TailPiece>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 fn damaged(lsn: Lsn, why: Flaw) -> Joined {

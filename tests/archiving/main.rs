@@ -2,6 +2,7 @@
 
 mod ahead;
 mod content;
+mod continuity;
 mod faults;
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -117,15 +117,8 @@ impl Delivery<'_> {
             Absence::Gap { .. } if precedes_its_timeline(segment, open)? => Ok(Outcome::Absent),
             Absence::Gap { next } => Err(FetchError::Gap { storage, missing: segment, next }),
             Absence::Damaged(object) => {
-                let damage = open.server.describe(object)?.details.damage;
-                let start = || {
-                    SegmentNo::start(
-                        segment.number(open.record.segment_size_bytes).unwrap_or(SegmentNo(0)),
-                        open.record.segment_size_bytes,
-                    )
-                };
-                let (good_until, why) =
-                    damage.map_or_else(|| (start(), "unknown".to_owned()), |note| (note.lsn, note.why));
+                let damage = open.server.describe_damage(object, open.record.segment_size_bytes)?;
+                let (good_until, why) = (damage.good_until, damage.why);
                 Err(FetchError::ArchivedDamaged { storage, segment, good_until, why })
             }
         }

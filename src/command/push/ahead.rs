@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use super::PushError;
 use super::archiver::Archiver;
+use super::borders::Reading;
 use super::source::Source;
-use crate::spool::{Acknowledgement, Spool};
+use crate::spool::Acknowledgement;
 use crate::wal::{SegmentName, SegmentNo, WalFileName};
 
 /// Segments archived at the same time beside the call's own one. Measured on two processors, draining a backlog with the
@@ -43,7 +44,6 @@ pub(super) struct Ahead {
 #[derive(Debug)]
 struct Shared {
     archiver: Arc<Archiver>,
-    spool: Spool,
     timeline_of: SegmentName,
     folder: PathBuf,
     state: Mutex<State>,
@@ -63,20 +63,15 @@ struct State {
 }
 
 impl Ahead {
-    /// Begins to archive the successors of `segment`, which lies at `path`: at most `most` of them.
-    pub(super) fn start(
-        archiver: &Arc<Archiver>,
-        spool: Spool,
-        segment: SegmentName,
-        path: &Path,
-        most: u32,
-    ) -> Option<Ahead> {
+    /// Begins to archive the successors of `segment`, which lies at `path`: at most `most` of them. `None` if there is no spool: what
+    /// is archived ahead could not be acknowledged.
+    pub(super) fn start(archiver: &Arc<Archiver>, segment: SegmentName, path: &Path, most: u32) -> Option<Ahead> {
+        archiver.spool()?;
         let size = archiver.record().segment_size_bytes;
         let left = u64::from(most).min(BYTES_AHEAD / size.bytes());
         let state = State { next: segment.number(size).ok()?.next(), left, until: None, in_flight: 0 };
         let shared = Arc::new(Shared {
             archiver: Arc::clone(archiver),
-            spool,
             timeline_of: segment,
             folder: path.parent()?.to_owned(),
             state: Mutex::new(state),
@@ -104,8 +99,8 @@ impl Ahead {
         state.left = 0;
         let waited = self.shared.idle.wait_timeout_while(state, grace, |state| state.in_flight > 0);
         let all_done = !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out();
-        if all_done {
-            self.shared.spool.sweep();
+        if let Some(spool) = self.shared.archiver.spool().filter(|_| all_done) {
+            spool.sweep(self.shared.timeline_of);
         }
     }
 }
@@ -126,13 +121,15 @@ impl Shared {
         let source = Source::open(&self.folder.join(name.to_string()))?;
         let file = WalFileName::Segment(name);
         let acknowledgement = Acknowledgement::new(&source.metadata, std::slice::from_ref(self.archiver.repository()));
-        if self.spool.is_acknowledged(file, &acknowledgement) {
+        let spool = self.archiver.spool();
+        if spool.is_some_and(|spool| spool.is_acknowledged(file, &acknowledgement)) {
             return Ok(());
         }
         // A damaged one is archived, but not acknowledged: its own call has to warn.
-        if self.archiver.archive(source)?.is_none() {
+        let warn = self.archiver.archive(source)?.is_some();
+        if let Some(spool) = spool.filter(|_| !warn) {
             // Without the note, its own call finds the segment in the repository.
-            let _ = self.spool.acknowledge(file, &acknowledgement);
+            let _ = spool.acknowledge(file, &acknowledgement);
         }
         Ok(())
     }
@@ -142,6 +139,7 @@ impl Shared {
 struct Claim {
     shared: Arc<Shared>,
     name: SegmentName,
+    _reading: Reading,
 }
 
 impl Claim {
@@ -158,8 +156,9 @@ impl Claim {
         };
         state.next = state.next.next();
         state.in_flight += 1;
+        let reading = shared.archiver.borders().begin(name);
         drop(state);
-        Some(Claim { shared: Arc::clone(shared), name })
+        Some(Claim { shared: Arc::clone(shared), name, _reading: reading })
     }
 
     /// Archives this one, and others after it until none waits or none may be begun.

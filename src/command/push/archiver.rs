@@ -1,15 +1,18 @@
 //! `Archiver`: a cluster's WAL files on their way into its repository.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::PushError;
+use super::borders::{self, Before, Borders};
 use super::source::Source;
 use crate::codec::{Compression, DamageNote, Origin};
 use crate::command::call::{Open, Server};
 use crate::command::host;
-use crate::repository::wal::NewWalFile;
+use crate::repository::wal::{NewWalFile, ReadSegment};
 use crate::repository::{RepositoryId, ServerRecord};
-use crate::wal::{SegmentName, WalFileName};
+use crate::spool::{BorderNote, Spool};
+use crate::wal::{Continuity, SegmentName, WalFileName};
 
 /// An open repository, and what is noted with each file that goes there.
 #[derive(Debug)]
@@ -17,6 +20,18 @@ pub(super) struct Archiver {
     open: Open,
     compression: Compression,
     origin: Origin,
+    /// Without it, nothing is known from earlier calls, and nothing is left for later ones.
+    spool: Option<Spool>,
+    borders: Arc<Borders>,
+}
+
+/// What a person has to know of a file that was archived.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Remark {
+    /// It is damaged, and was kept aside.
+    Damaged(DamageNote),
+    /// Its WAL is not that which follows this segment in the archive; both are whole.
+    OtherHistory(SegmentName),
 }
 
 impl Archiver {
@@ -31,7 +46,9 @@ impl Archiver {
             source: directory.unwrap_or_else(|| "no data directory".to_owned()),
             program: format!("pitr-wal-push {}", env!("CARGO_PKG_VERSION")),
         };
-        Ok(Archiver { open, compression: server.config.compression, origin })
+        let spool = Spool::open_or_make(&server.config.spool, server.system_identifier).ok();
+        let borders = Arc::default();
+        Ok(Archiver { open, compression: server.config.compression, origin, spool, borders })
     }
 
     /// What the repository knows about the cluster.
@@ -49,8 +66,18 @@ impl Archiver {
         &self.open.id
     }
 
-    /// Stores one file: it is durable when this returns. Returns where a segment is damaged, if it is.
-    pub(super) fn archive(&self, mut source: Source) -> Result<Option<DamageNote>, PushError> {
+    /// The notes of earlier calls.
+    pub(super) fn spool(&self) -> Option<&Spool> {
+        self.spool.as_ref()
+    }
+
+    /// What is known of the segments of this call and the one before them.
+    pub(super) fn borders(&self) -> &Arc<Borders> {
+        &self.borders
+    }
+
+    /// Stores one file: it is durable when this returns.
+    pub(super) fn archive(&self, mut source: Source) -> Result<Option<Remark>, PushError> {
         if let WalFileName::Segment(name) = source.file_name {
             return self.archive_segment(name, source);
         }
@@ -66,12 +93,43 @@ impl Archiver {
     }
 
     /// One pass: proof of the records, checksum and compression see each piece while it is in the cache.
-    fn archive_segment(&self, name: SegmentName, mut source: Source) -> Result<Option<DamageNote>, PushError> {
+    fn archive_segment(&self, name: SegmentName, mut source: Source) -> Result<Option<Remark>, PushError> {
         let header = source.check_header(name, self.record())?;
         let mut new = self.open.server.begin_segment(&header, self.compression)?;
         source.pieces(|piece| Ok(new.write(piece)?))?;
-        let (_, damage) = new.publish(self.origin.clone(), host::now(), source.again()?)?;
-        Ok(damage)
+        let previous = borders::previous(name, header.segment_size);
+        let before = previous.and_then(|name| self.borders.before(name, self.spool.as_ref(), &self.open.id));
+        let mut read = new.finish(before.as_ref().map(Before::border), self.origin.clone());
+        let proved = matches!(read.continuity(), Continuity::Proved { .. });
+        let other_history = before.and_then(|before| self.look_back(&mut read, &before, &source));
+        let border = read.border().cloned();
+        self.borders.leave(name, border.clone());
+        let stored = read.publish(host::now(), source.again()?)?;
+        if let (Some(spool), Some(border)) = (&self.spool, border) {
+            let note = BorderNote { border, repository: self.open.id.clone(), raw_crc: stored.raw_crc };
+            self.borders.note(&note, spool);
+            if let Some(previous) = previous.filter(|_| proved) {
+                self.borders.pass(previous, spool);
+            }
+        }
+        Ok(stored.damage.map(Remark::Damaged).or(other_history.map(Remark::OtherHistory)))
+    }
+
+    /// Sets a segment aside that certainly does not go on where the one before ends. Returns that one, if the two are of
+    /// different histories.
+    fn look_back(&self, read: &mut ReadSegment<'_>, before: &Before, source: &Source) -> Option<SegmentName> {
+        let segment = before.border().segment();
+        match read.continuity().clone() {
+            Continuity::Proved { .. } | Continuity::NotProved => None,
+            Continuity::OtherHistory => Some(segment),
+            Continuity::Broken { damage, same_history } => {
+                if !borders::is_certain(before, same_history, &self.open.server, &source.beside(segment)) {
+                    return Some(segment);
+                }
+                read.set_aside(damage, segment);
+                None
+            }
+        }
     }
 }
 

@@ -6,10 +6,12 @@
 //!
 //! * [`source`]: the file that is handed over, and the proof that it is what its name says.
 //! * [`archiver`]: the repository that it goes to.
+//! * [`borders`]: whether it goes on where the segment before it ends.
 //! * [`ahead`]: what waits behind it.
 
 mod ahead;
 mod archiver;
+mod borders;
 mod error;
 mod source;
 
@@ -29,7 +31,7 @@ use crate::report::{self, ExitStatus, Program, Severity, run_program};
 use crate::spool::{Acknowledgement, Spool};
 use crate::wal::WalFileName;
 use ahead::Ahead;
-use archiver::Archiver;
+use archiver::{Archiver, Remark};
 use source::Source;
 
 const HELP: &str = "\
@@ -94,17 +96,24 @@ fn archive(server: &Server, open: Open, path: &Path, deadline: &Deadline) -> Res
     let source = Source::open(path)?;
     let file = source.file_name;
     deadline.doing(format!("store WAL file \"{file}\" in {}", archiver.describe()));
-    let ahead = match file {
-        WalFileName::Segment(segment) if server.config.look_ahead > 0 => {
-            let spool = Spool::open_or_make(&server.config.spool, server.system_identifier).ok();
-            spool.and_then(|spool| Ahead::start(&archiver, spool, segment, path, server.config.look_ahead))
-        }
-        WalFileName::Segment(_) | WalFileName::Partial(_) | WalFileName::History(_) | WalFileName::Backup { .. } => {
-            None
-        }
+    let segment = match file {
+        WalFileName::Segment(segment) => Some(segment),
+        WalFileName::Partial(_) | WalFileName::History(_) | WalFileName::Backup { .. } => None,
     };
-    if let Some(damage) = archiver.archive(source)? {
-        report::push::damaged(file, &damage).print(Program::Push, Severity::Warning);
+    let reading = segment.map(|segment| archiver.borders().begin(segment));
+    let ahead = segment
+        .filter(|_| server.config.look_ahead > 0)
+        .and_then(|segment| Ahead::start(&archiver, segment, path, server.config.look_ahead));
+    let remark = archiver.archive(source)?;
+    drop(reading);
+    match remark {
+        Some(Remark::Damaged(damage)) => {
+            report::push::damaged(file, &damage).print(Program::Push, Severity::Warning);
+        }
+        Some(Remark::OtherHistory(before)) => {
+            report::push::other_history(file, before).print(Program::Push, Severity::Warning);
+        }
+        None => {}
     }
     if let Some(ahead) = ahead {
         ahead.finish(deadline.left());

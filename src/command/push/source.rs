@@ -51,6 +51,11 @@ impl Source {
         Ok(Source { file_name, metadata, path: path.to_owned(), file })
     }
 
+    /// Where another segment of the same `pg_wal` lies.
+    pub(super) fn beside(&self, other: SegmentName) -> PathBuf {
+        self.path.with_file_name(other.to_string())
+    }
+
     /// Gives the whole file to `each`, piece by piece, and checks that it was as long as when it was opened.
     pub(super) fn pieces(&mut self, mut each: impl FnMut(&[u8]) -> Result<(), PushError>) -> Result<(), PushError> {
         let expected = self.metadata.len();

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::damaged::{self, DamagedSegment};
 use crate::recovery::{Hole, Window, holes, windows};
 use crate::report::Explain;
 use crate::repository::wal::WalObjectName;
@@ -35,7 +36,7 @@ pub struct ServerStatus {
     /// Missing WAL.
     pub holes: Vec<Hole>,
     /// Segments of which only a damaged copy was archived.
-    pub damaged: Vec<SegmentName>,
+    pub damaged: Vec<DamagedSegment>,
     /// Timelines with stored WAL.
     pub timelines: Vec<TimelineStatus>,
     /// Complete base backups.
@@ -107,7 +108,7 @@ fn server(server: &ServerRepository, record: &ServerRecord, now: PgTime) -> Serv
     if let Err(error) = fill(&mut status, server, record, now) {
         status.problems.push(error.report().what);
     }
-    let damaged = status.damaged.iter().map(|name| format!("only a damaged copy of segment \"{name}\" was archived"));
+    let damaged = status.damaged.iter().map(ToString::to_string);
     let holes = status.holes.iter().filter(|hole| hole.matters).map(|hole| {
         let (first, last, count) = (hole.first, hole.last, hole.segments);
         format!("WAL is missing on timeline {}: {count} segments, \"{first}\" to \"{last}\"", hole.timeline)
@@ -124,7 +125,7 @@ fn fill(
     now: PgTime,
 ) -> Result<(), RepositoryError> {
     for timeline in server.timelines()? {
-        let found = look_at_timeline(status, server, record, timeline)?;
+        let found = look_at_timeline(server, record, timeline)?;
         if let Some(last) = found.last {
             let archived_at = server.describe(WalObjectName::Segment(last))?.footer.archived_at;
             if status.last_archived.as_ref().is_none_or(|so_far| so_far.archived_at < archived_at) {
@@ -139,18 +140,17 @@ fn fill(
     status.backup_raw_bytes = snapshot.backups.iter().map(|backup| backup.size_bytes).sum();
     status.backup_stored_bytes = snapshot.backups.iter().map(|backup| backup.stored_bytes).sum();
     status.holes = holes(&snapshot);
+    status.damaged = damaged::look(server, &snapshot)?;
     status.windows = windows(&snapshot, &mut server.evidence(record))?;
     Ok(())
 }
 
 fn look_at_timeline(
-    status: &mut ServerStatus,
     server: &ServerRepository,
     record: &ServerRecord,
     timeline: TimelineId,
 ) -> Result<TimelineStatus, RepositoryError> {
     let mut found = TimelineStatus { timeline, segments: 0, first: None, last: None, raw_bytes: 0, stored_bytes: 0 };
-    let mut damaged = Vec::new();
     let listings = server.listing(timeline)?;
     found.stored_bytes = server.stored_bytes_of(timeline, &listings)?;
     for listing in &listings {
@@ -158,9 +158,6 @@ fn look_at_timeline(
         found.raw_bytes += listing.count() * record.segment_size_bytes.bytes();
         found.first = found.first.or(listing.segments().next());
         found.last = listing.segments().last().or(found.last);
-        damaged.extend(listing.only_damaged());
     }
-    damaged.dedup();
-    status.damaged.extend(damaged);
     Ok(found)
 }

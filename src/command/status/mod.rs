@@ -2,6 +2,7 @@
 //!
 //! Looks at the repository only; the server may be gone. Everything shown is in [`ClusterStatus`], as text and as JSON.
 
+mod damaged;
 mod look;
 mod show;
 
@@ -13,12 +14,14 @@ use crate::config::ConfigError;
 use crate::report::ExitStatus;
 use crate::repository::{Repository, RepositoryError};
 use crate::storage::Directory;
+pub use damaged::{DamagedSegment, InPgWal};
 pub use look::{ClusterStatus, LastArchived, ServerStatus, TimelineStatus};
 
 /// Show what can be restored, how fresh the archive is, and what is wrong with it
 ///
 /// Looks at the repository only, so it works where the server is gone. Ends with status 0 if there is something to restore
-/// and nothing is wrong, and with 1 if a person should look: no backup, WAL missing in the middle, a damaged segment.
+/// and nothing is wrong, and with 1 if a person should look: no backup, WAL missing in the middle, a damaged segment
+/// (with its last good LSN, and whether pg_wal of its server may still have it whole).
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 

@@ -52,6 +52,10 @@ fn write_server(server: &ServerStatus, out: &mut impl Write) -> io::Result<()> {
     for window in &server.windows {
         write_window(window, out)?;
     }
+    for found in &server.damaged {
+        let (damage, timeline) = (&found.damage, found.damage.segment.timeline());
+        writeln!(out, "  DAMAGED WAL    timeline {timeline}: {}, good up to {}", damage.segment, damage.good_until)?;
+    }
     for hole in &server.holes {
         writeln!(
             out,
