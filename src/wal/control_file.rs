@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::bytes::{array_at, i32_at, i64_at, u32_at, u64_at};
-use super::{Lsn, PgTime, SegmentSize, ServerLimits, SystemIdentifier, TimelineId, WalLevel};
+use super::{Lsn, PgTime, SegmentSize, ServerLimits, SystemIdentifier, TimelineId, WalLevel, Xid};
 
 /// Bytes of the file that are read: no known version needs more.
 pub const CONTROL_FILE_READ_SIZE: usize = 512;
@@ -35,6 +35,8 @@ pub struct ControlFile {
     pub previous_timeline: TimelineId,
     /// When the checkpoint began, whole seconds.
     pub checkpoint_time: PgTime,
+    /// The oldest transaction that was running when the checkpoint began; 0 if it was not looked for, as at a shutdown.
+    pub oldest_active_xid: Xid,
     /// Where replay must at least come before the data is consistent; `0/0` outside archive recovery.
     pub min_recovery_point: Lsn,
     /// Timeline of that point; 0 outside archive recovery.
@@ -165,6 +167,7 @@ impl ControlFile {
                 timeline: TimelineId(u32_at(bytes, 48)?),
                 previous_timeline: TimelineId(u32_at(bytes, 52)?),
                 checkpoint_time: PgTime::from_unix_seconds(i64_at(bytes, 40 + 64)?),
+                oldest_active_xid: Xid(u32_at(bytes, 40 + 80)?),
                 min_recovery_point: Lsn(u64_at(bytes, 136)?),
                 min_recovery_point_timeline: u32_at(bytes, 144)?,
                 backup_start: Lsn(u64_at(bytes, 152)?),

@@ -22,6 +22,7 @@ mod history;
 mod ids;
 mod image;
 mod lsn;
+pub mod names;
 mod page;
 mod pglz;
 mod piece;

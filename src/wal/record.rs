@@ -29,7 +29,7 @@ pub(super) const RM_XLOG: u8 = 0;
 /// `RM_XACT_ID`
 pub(super) const RM_XACT: u8 = 1;
 /// `RM_DBASE_ID`
-const RM_DBASE: u8 = 4;
+pub(super) const RM_DBASE: u8 = 4;
 /// `RM_TBLSPC_ID`
 const RM_TBLSPC: u8 = 5;
 /// `RM_HEAP2_ID`
