@@ -2,10 +2,10 @@
 
 use super::wal::WalObjectName;
 use super::{GroupListing, RepositoryError, SegmentReader, SegmentReading, ServerRecord, ServerRepository};
-use crate::catalog::{Border, RollUp, RollUpEntry, RollUpNotes, SegmentNotes};
+use crate::catalog::{Border, RollUp, RollUpEntry, RollUpName, RollUpNotes, SegmentNotes};
 use crate::codec::{DamageNote, Origin};
 use crate::recovery::WalCopy;
-use crate::wal::{PgTime, SegmentName, TimelineId};
+use crate::wal::{PgTime, SegmentGroup, SegmentName, TimelineId};
 
 /// Most roll-ups that are made beside other work, and most groups that are looked at for it.
 const MOST_BESIDE: usize = 16;
@@ -55,6 +55,8 @@ pub struct Reindexer {
     reader: SegmentReader,
     /// Nothing of the roll-ups that are there is taken over.
     afresh: bool,
+    /// The roll-ups of the timeline that is gone through.
+    there: Option<(TimelineId, Vec<RollUpName>)>,
 }
 
 /// A roll-up in the making.
@@ -69,7 +71,7 @@ impl ServerRepository {
     /// Makes roll-ups from the stored segments; `afresh`: without taking over anything from those that are there.
     #[must_use]
     pub fn reindexer(&self, record: &ServerRecord, afresh: bool) -> Reindexer {
-        Reindexer { reader: SegmentReader::new(self, record), afresh }
+        Reindexer { reader: SegmentReader::new(self, record), afresh, there: None }
     }
 
     /// Makes the roll-ups of a timeline's complete groups that have none, the newest first, as many as can be made beside other
@@ -93,7 +95,7 @@ impl ServerRepository {
                     draft.add(&mut reader, segment)?;
                 }
             }
-            self.put_roll_up(&draft.finish(self, &listing)?.0)?;
+            self.put_roll_up(&draft.finish(self, &listing)?.0, &[])?;
             count += 1;
             if count == MOST_BESIDE {
                 break;
@@ -114,7 +116,8 @@ impl Reindexer {
         go_on: &dyn Fn() -> bool,
     ) -> Result<Option<GroupReport>, RepositoryError> {
         let server = self.reader.server().clone();
-        let old = match server.roll_ups(listing.group.timeline())?.get(&listing.group) {
+        let there = self.there(listing.group)?;
+        let old = match there.last() {
             Some(name) if !self.afresh => server.roll_up(*name)?,
             _ => None,
         };
@@ -139,8 +142,18 @@ impl Reindexer {
             }
         }
         let (roll_up, mut report) = draft.finish(&server, listing)?;
-        report.written = server.put_roll_up(&roll_up)?;
+        report.written = server.put_roll_up(&roll_up, &there)?;
         Ok(Some(report))
+    }
+
+    /// The roll-ups of a group, the fullest last.
+    fn there(&mut self, group: SegmentGroup) -> Result<Vec<RollUpName>, RepositoryError> {
+        let timeline = group.timeline();
+        if self.there.as_ref().is_none_or(|(known, _)| *known != timeline) {
+            self.there = Some((timeline, self.reader.server().all_roll_ups(timeline)?));
+        }
+        let names = self.there.iter().flat_map(|(_, names)| names);
+        Ok(names.filter(|name| name.group == group).copied().collect())
     }
 
     /// Whether a roll-up tells of exactly the segments that are there, and of every record over a border that can be told.

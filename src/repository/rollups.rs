@@ -18,11 +18,19 @@ impl ServerRepository {
     /// # Errors
     /// The store fails.
     pub fn roll_ups(&self, timeline: TimelineId) -> Result<BTreeMap<SegmentGroup, RollUpName>, RepositoryError> {
+        // Of equal groups the last one stays.
+        Ok(self.all_roll_ups(timeline)?.into_iter().map(|name| (name.group, name)).collect())
+    }
+
+    /// All roll-ups of a timeline, those of a group together and the fullest last.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn all_roll_ups(&self, timeline: TimelineId) -> Result<Vec<RollUpName>, RepositoryError> {
         let names = self.storage.names(&keys::catalog(&self.folder, timeline))?;
         let mut names: Vec<_> = names.iter().filter_map(|name| RollUpName::parse(name, timeline).ok()).collect();
         names.sort_unstable();
-        // Of equal groups the last one stays.
-        Ok(names.into_iter().map(|name| (name.group, name)).collect())
+        Ok(names)
     }
 
     /// Reads a roll-up; `None` if it is gone or not to be believed, which is told as a warning.
@@ -44,11 +52,11 @@ impl ServerRepository {
         Ok(decoded.inspect_err(passed_over).ok())
     }
 
-    /// Stores a roll-up, and removes those of its group that it replaces. Whether it was not there yet.
+    /// Stores a roll-up, and removes those that it replaces. Whether it was not there yet.
     ///
     /// # Errors
     /// The store fails; what was there before is still there then.
-    pub fn put_roll_up(&self, roll_up: &RollUp) -> Result<bool, RepositoryError> {
+    pub fn put_roll_up(&self, roll_up: &RollUp, replaces: &[RollUpName]) -> Result<bool, RepositoryError> {
         let encoded = roll_up.encode();
         let (name, bytes) = encoded.map_err(|error| self.storage.failed("write", &self.folder, &error))?;
         let key = keys::roll_up(&self.folder, name);
@@ -62,11 +70,8 @@ impl ServerRepository {
             self.storage.settle(&key)?;
         }
         // Two that do this at the same time may remove each other's. That costs the next reader some time and nothing else.
-        for other in self.storage.names(&keys::catalog(&self.folder, name.group.timeline()))? {
-            let other = RollUpName::parse(&other, name.group.timeline());
-            if let Some(other) = other.ok().filter(|other| other.group == name.group && *other != name) {
-                self.storage.delete(&keys::roll_up(&self.folder, other))?;
-            }
+        for other in replaces.iter().filter(|other| other.group == name.group && **other != name) {
+            self.storage.delete(&keys::roll_up(&self.folder, *other))?;
         }
         Ok(put == Put::Created)
     }
