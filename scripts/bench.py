@@ -8,6 +8,7 @@ process) come back to us because we are their subreaper. Peak memory is of the l
 
 import argparse
 import ctypes
+import json
 import os
 import platform
 import resource
@@ -23,6 +24,8 @@ from pathlib import Path
 PR_SET_CHILD_SUBREAPER = 36
 TICKS = os.sysconf("SC_CLK_TCK")
 SEGMENT_BYTES = 16 << 20
+# The system identifier that synthetic-archive gives.
+CLUSTER_OF_PLAN = "7312345678901234567"
 PATIENCE_SECONDS = 1800
 
 
@@ -455,6 +458,71 @@ def measure_restore(server, repeats, tools):
     return results
 
 
+# Planning -------------------------------------------------------------------------------------------------------------
+
+
+def drop_caches():
+    """Makes the next reads come from the disk; only root may."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3\n", encoding="ascii")
+
+
+def timed(command):
+    """Wall seconds and peak memory in KiB of a command that must succeed."""
+    begun = time.monotonic()
+    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    complaint = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if status != 0:
+        sys.exit(f"failed: {' '.join(map(str, command))}\n{complaint.decode(errors='replace')}")
+    return time.monotonic() - begun, usage.ru_maxrss
+
+
+def measure_plan(options):
+    """Plans and status over a synthetic archive, from the page cache and from the disk."""
+    home, binaries = options.place / "plan", options.place / "bin"
+    stamp = home / "made.json"
+    if not stamp.exists() or json.loads(stamp.read_text())["entries"] != options.entries:
+        say(f"making an archive of {options.entries} segments")
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        made = json.loads(run([binaries / "synthetic-archive", home, options.entries]))
+        stamp.write_text(json.dumps({"entries": options.entries, **made}))
+    made = json.loads(stamp.read_text())
+    pitr = [binaries / "pitr", "--config", home / "pitr.toml", "--json"]
+    shutil.rmtree(home / "repository/main" / CLUSTER_OF_PLAN / "catalog", ignore_errors=True)
+    reindex, reindex_kib = timed([*pitr, "reindex"])
+    say(f"reindex: {reindex:.1f} s")
+    plan = [*pitr, "restore", "--dry-run", "--target", "/nowhere/at/all"]
+    rows = [
+        ("`restore --dry-run --to TIME`, the last backup, 2 % of the segments", [*plan, "--to", made["near"]]),
+        ("the same from the first backup, all segments", [*plan, "--to", made["far"], "--backup", made["first_backup"]]),
+        ("`status`", [*pitr, "status"]),
+    ]
+    lines = [
+        "## Planning\n",
+        f"An archive of {options.entries} segments with five base backups, one commit a segment, in a directory; "
+        f"`pitr reindex` over it took {reindex:.0f} s and {reindex_kib / 1024:.0f} MiB. Cold: after the kernel's caches were dropped. "
+        f"By `scripts/bench plan`, {machine()}; medians.\n",
+        "| command | warm s (range) | cold s (range) | peak MiB |",
+        "|---|---|---|---|",
+    ]
+    for name, command in rows:
+        timed(command)
+        warm = [timed(command) for _ in range(2 * options.repeat)]
+        cold = []
+        for _ in range(options.repeat):
+            drop_caches()
+            cold.append(timed(command))
+        say(f"{name}: warm {[round(wall, 2) for wall, _ in warm]}, cold {[round(wall, 2) for wall, _ in cold]}")
+        walls = [[wall for wall, _ in runs] for runs in (warm, cold)]
+        cells = [f"{statistics.median(wall):.2f} ({min(wall):.2f}–{max(wall):.2f})" for wall in walls]
+        peak = max(kib for _, kib in warm + cold) / 1024
+        lines.append(f"| {name} | {cells[0]} | {cells[1]} | {peak:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
 # The report -----------------------------------------------------------------------------------------------------------
 
 
@@ -520,10 +588,11 @@ def measure(server, options):
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench")
-    parser.add_argument("what", nargs="?", default="all", choices=["archive", "backup", "restore", "all"])
+    parser.add_argument("what", nargs="?", default="all", choices=["archive", "backup", "restore", "plan", "all"])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--scale", type=int, default=200)
     parser.add_argument("--segments", type=int, default=200)
+    parser.add_argument("--entries", type=int, default=1_000_000, help="segments of the archive that plans are made over")
     parser.add_argument("--without", nargs="*", default=[], metavar="TOOL", help="pitr, pgbackrest, cp, basebackup")
     for name in ("--place", "--cache", "--out"):
         parser.add_argument(name, type=Path, required=True, help=argparse.SUPPRESS)
@@ -533,6 +602,9 @@ def main():
     # Stopped from outside, it must not leave its server behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
 
+    if options.what == "plan":
+        options.out.write_text(measure_plan(options), encoding="utf-8")
+        return
     server = Server(options.place, options.cache)
     try:
         server.make(options.scale, options.segments)
