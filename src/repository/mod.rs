@@ -23,6 +23,7 @@ pub mod evidence;
 mod identity;
 mod keys;
 mod listing;
+mod names;
 mod proof;
 pub mod reindex;
 mod rollups;
