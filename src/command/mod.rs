@@ -17,14 +17,18 @@ pub mod host;
 pub mod init;
 pub mod list;
 mod output;
+pub mod progress;
 pub mod push;
 pub mod reindex;
+mod replay;
 pub mod restore;
 pub mod server;
 pub mod status;
+pub mod timelines;
 
 pub use context::{Context, Interrupt};
 pub use output::Output;
+pub use replay::Position;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,7 +58,9 @@ Set up:   pitr init                  make the repository, see what the server st
           pitr backup                take a base backup
 Look:     pitr status                what can be restored, and how fresh the archive is
           pitr list                  the base backups
+          pitr timelines             forks and branches, who archived them, which one is live
 Restore:  pitr restore --to \"2026-03-02 14:25:00+01\" --target /var/lib/postgresql/restored --dry-run
+          pitr progress --data /var/lib/postgresql/restored
 
 The configuration is /etc/pitr/pitr.toml, or the file that --config or PITR_CONFIG names. Each setting can be given in the \
 environment as well (PITR_REPOSITORY, PITR_CLUSTER, ...); \"pitr config show\" lists them all.";
@@ -86,6 +92,8 @@ enum Verb {
     Status(status::Args),
     List(list::Args),
     Reindex(reindex::Args),
+    Timelines(timelines::Args),
+    Progress(progress::Args),
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -108,6 +116,8 @@ impl Verb {
             Verb::Backup(args) => backup::run(args, context).map_err(|error| error.report()),
             Verb::Restore(args) => restore::run(args, context).map_err(|error| error.report()),
             Verb::Status(args) => status::run(args, context).map_err(|error| error.report()),
+            Verb::Progress(args) => progress::run(args, context).map_err(|error| error.report()),
+            Verb::Timelines(args) => timelines::run(args, context).map_err(|error| error.report()),
             Verb::List(args) => list::run(args, context).map_err(|error| error.report()),
             Verb::Reindex(args) => reindex::run(args, context).map_err(|error| error.report()),
             Verb::Config { verb: ConfigVerb::Show(args) } => {

@@ -5,11 +5,13 @@
 //! directory holds, [`layout`] writes a backup into it, [`settings`] makes it recover,
 //! [`start`] starts it and follows the replay.
 
+pub mod asked;
 pub mod binaries;
 mod error;
 pub mod layout;
 pub mod marker;
 pub mod quote;
+pub mod recovering;
 pub mod replay_log;
 mod root;
 pub mod settings;

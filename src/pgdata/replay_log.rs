@@ -9,13 +9,16 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::recovery::moment::{self, Surroundings};
-use crate::wal::{Lsn, PgTime, TimelineId, Xid};
+use crate::wal::{Lsn, PgTime, SegmentName, TimelineId, Xid};
 
 /// What the log has said so far.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Replay {
     /// WAL segments that `restore_command` delivered.
     pub segments: u64,
+    /// The last of them: the one that is replayed.
+    #[serde(skip)]
+    pub segment: Option<SegmentName>,
     /// The server's own words about where it stopped; `None` at the end of the WAL.
     pub stopped: Option<String>,
     /// Transaction at whose end it stopped.
@@ -68,7 +71,10 @@ impl Replay {
     fn message(&mut self, message: &str) {
         if let Some(file) = quoted(message, "restored log file ") {
             // History files are restored too.
-            self.segments += u64::from(file.len() == 24);
+            if let Ok(segment) = file.parse() {
+                self.segments += 1;
+                self.segment = Some(segment);
+            }
         } else if message.starts_with("recovery stopping ") {
             self.stopped = Some(message.to_owned());
             self.lsn = quoted(message, "recovery stopping before WAL location (LSN) ")

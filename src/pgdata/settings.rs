@@ -211,7 +211,7 @@ pub fn without_targets(file: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The name of the setting on a line: letters, digits, underscores and dots before `=` or a blank. Names have no case.
-fn name_of(line: &[u8]) -> Option<String> {
+pub(super) fn name_of(line: &[u8]) -> Option<String> {
     let end = line.iter().position(|b| !(b.is_ascii_alphanumeric() || b"_.".contains(b))).unwrap_or(line.len());
     let name = std::str::from_utf8(&line[..end]).ok()?;
     if name.is_empty() { None } else { Some(name.to_ascii_lowercase()) }

@@ -97,7 +97,7 @@ pub fn first_entry(directory: &Path) -> Result<Option<String>, PgDataError> {
 ///
 /// The file survives a crash, and its number may belong to another process by now. A process that works in another directory
 /// is none of this cluster's servers; of one whose directory cannot be seen, the worst is assumed.
-fn running_server(data: &Path) -> Result<Option<i32>, PgDataError> {
+pub(super) fn running_server(data: &Path) -> Result<Option<i32>, PgDataError> {
     let path = data.join("postmaster.pid");
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,

@@ -79,6 +79,19 @@ impl StoredSegments {
         self.runs.last().map(|(_, last)| SegmentNo(*last))
     }
 
+    /// The one with this many before it.
+    #[must_use]
+    pub fn nth(&self, mut at: u64) -> Option<SegmentNo> {
+        for (first, last) in &self.runs {
+            let length = last - first + 1;
+            match at.checked_sub(length) {
+                Some(further) => at = further,
+                None => return Some(SegmentNo(first + at)),
+            }
+        }
+        None
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> u64 {

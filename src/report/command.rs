@@ -5,9 +5,11 @@ use crate::command::check::CheckError;
 use crate::command::config_show::ConfigShowError;
 use crate::command::init::{AdmitError, InitError, PlaceError};
 use crate::command::list::ListError;
+use crate::command::progress::ProgressError;
 use crate::command::reindex::ReindexError;
 use crate::command::server::ServerError;
 use crate::command::status::StatusError;
+use crate::command::timelines::TimelinesError;
 
 /// Standard output that cannot be written to: a full disk behind a redirection, most likely.
 fn output(what: String) -> Report {
@@ -38,6 +40,45 @@ impl Explain for StatusError {
             StatusError::Config(error) => error.report(),
             StatusError::Repository(error) => error.report(),
             StatusError::Output(_) => output(self.to_string()),
+        }
+    }
+}
+
+impl Explain for ProgressError {
+    fn report(&self) -> Report {
+        match self {
+            ProgressError::Config(error) => error.report(),
+            ProgressError::Repository(error) => error.report(),
+            ProgressError::Server(error) => error.report(),
+            ProgressError::PgData(error) => Report::new(
+                ExitStatus::Local,
+                error.to_string(),
+                "Nothing can be told about the server there.",
+                "Is it a data directory, and may this user read it? Run this as the user that the server runs as, or as root.",
+            ),
+            ProgressError::Target(error) => Report::new(
+                ExitStatus::Unsupported,
+                format!("the server's recovery target cannot be understood: {error}"),
+                "Its recovery goes on all the same.",
+                "Look at recovery_target_* in its configuration.",
+            ),
+            ProgressError::Unreachable { .. } => Report::new(
+                ExitStatus::Target,
+                self.to_string(),
+                "The server will stop before it, or wait for WAL that is not in the archive.",
+                "\"pitr restore --dry-run\" with the same target says what can be reached instead.",
+            ),
+            ProgressError::Output(_) => output(self.to_string()),
+        }
+    }
+}
+
+impl Explain for TimelinesError {
+    fn report(&self) -> Report {
+        match self {
+            TimelinesError::Config(error) => error.report(),
+            TimelinesError::Repository(error) => error.report(),
+            TimelinesError::Output(_) => output(self.to_string()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `--start`: from a written directory to a server at its target, and whether that is where it was meant to be.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,17 @@ use super::resolve::Resolved;
 use super::write::Written;
 use super::{Args, RestoreError};
 use crate::command::Context;
+use crate::command::replay::Road;
 use crate::pgdata::replay_log::Replay;
 use crate::pgdata::start::{Start, configuration_of};
 use crate::pgdata::{StartError, binaries};
 use crate::recovery::{RestorePlan, TargetKind};
-use crate::wal::ServerLimits;
+use crate::wal::{Lsn, SegmentName, ServerLimits};
 
-/// How often a line is written where there is no terminal.
+/// How often a line is written where there is no terminal, and how often the bar moves where there is one: each time costs a
+/// small read in the repository.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+const BAR_EVERY: Duration = Duration::from_millis(500);
 
 /// A server at its target.
 #[derive(Clone, Debug, Serialize)]
@@ -65,7 +68,7 @@ pub(super) fn start(
         action: args.action.into(),
     };
     let mut started = start.start()?;
-    let shown = Shown::begin(context.stderr_is_terminal, resolved.plan.wal_segments);
+    let shown = Shown::begin(context.stderr_is_terminal, resolved);
     let replay = started.follow(&context.interrupt.flag(), |replay| shown.step(replay));
     shown.finish();
     let replay = replay?;
@@ -109,37 +112,47 @@ fn as_planned(plan: &RestorePlan, replay: &Replay) -> bool {
     }
 }
 
-/// How far the replay is.
-enum Shown {
-    Bar(ProgressBar),
-    Lines { total: u64, last: RefCell<Instant> },
+/// Shows how far the replay is: by the segment that the server took last, measured by the plan.
+struct Shown {
+    road: RefCell<Road>,
+    from: Lsn,
+    begun: Instant,
+    bar: Option<ProgressBar>,
+    last: Cell<(Option<SegmentName>, Instant)>,
 }
 
 impl Shown {
-    fn begin(terminal: bool, total: u64) -> Shown {
-        if !terminal {
-            return Shown::Lines { total, last: RefCell::new(Instant::now()) };
-        }
-        let template = "{bar:30} replayed {pos} of {len} WAL segments  {per_sec}  {eta} left";
+    fn begin(terminal: bool, resolved: &Resolved) -> Shown {
+        let (plan, from) = (resolved.plan.clone(), resolved.plan.backup.start_lsn);
+        let road = Road::new(resolved.server.clone(), resolved.record.segment_size_bytes, plan, Some(from));
         // The template is fixed; if it were wrong, the plain bar would do as well.
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        Shown::Bar(ProgressBar::new(total).with_style(style))
+        let style = ProgressStyle::with_template("{bar:30} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = terminal.then(|| ProgressBar::new(1000).with_style(style));
+        let begun = Instant::now();
+        Shown { road: RefCell::new(road), from, begun, bar, last: Cell::new((None, begun)) }
     }
 
     fn step(&self, replay: &Replay) {
-        match self {
-            Shown::Bar(bar) => bar.set_position(replay.segments),
-            Shown::Lines { total, last } => {
-                if last.borrow().elapsed() >= LINE_EVERY {
-                    *last.borrow_mut() = Instant::now();
-                    eprintln!("replayed {} of {total} WAL segments", replay.segments);
-                }
+        let (shown, at) = self.last.get();
+        let every = if self.bar.is_some() { BAR_EVERY } else { LINE_EVERY };
+        let Some(segment) = replay.segment.filter(|segment| shown != Some(*segment) && at.elapsed() >= every) else {
+            return;
+        };
+        self.last.set((Some(segment), Instant::now()));
+        let mut road = self.road.borrow_mut();
+        let lsn = road.start_of(segment);
+        let position = road.position(lsn, None, Some(self.from), self.begun.elapsed());
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(position.permille());
+                bar.set_message(position.line());
             }
+            None => eprintln!("{}", position.line()),
         }
     }
 
     fn finish(&self) {
-        if let Shown::Bar(bar) = self {
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }
