@@ -17,6 +17,7 @@ pub mod host;
 pub mod init;
 pub mod list;
 mod output;
+pub mod plan;
 pub mod progress;
 pub mod push;
 pub mod reindex;
@@ -59,7 +60,8 @@ Set up:   pitr init                  make the repository, see what the server st
 Look:     pitr status                what can be restored, and how fresh the archive is
           pitr list                  the base backups
           pitr timelines             forks and branches, who archived them, which one is live
-Restore:  pitr restore --to \"2026-03-02 14:25:00+01\" --target /var/lib/postgresql/restored --dry-run
+Restore:  pitr plan --to \"5 min ago\"   whether that moment can be reached, what is kept and what is lost
+          pitr restore --to \"2026-03-02 14:25:00+01\" --target /var/lib/postgresql/restored --dry-run
           pitr progress --data /var/lib/postgresql/restored
 
 The configuration is /etc/pitr/pitr.toml, or the file that --config or PITR_CONFIG names. Each setting can be given in the \
@@ -88,6 +90,7 @@ enum Verb {
     Init(init::Args),
     Check(check::Args),
     Backup(backup::Args),
+    Plan(Box<plan::Args>),
     Restore(Box<restore::Args>),
     Status(status::Args),
     List(list::Args),
@@ -114,6 +117,7 @@ impl Verb {
             Verb::Init(args) => init::run(args, context).map_err(|error| error.report()),
             Verb::Check(args) => check::run(args, context).map_err(|error| error.report()),
             Verb::Backup(args) => backup::run(args, context).map_err(|error| error.report()),
+            Verb::Plan(args) => plan::run(args, context).map_err(|error| error.report()),
             Verb::Restore(args) => restore::run(args, context).map_err(|error| error.report()),
             Verb::Status(args) => status::run(args, context).map_err(|error| error.report()),
             Verb::Progress(args) => progress::run(args, context).map_err(|error| error.report()),

@@ -91,6 +91,9 @@ pub struct RecoverySettings {
     pub fetch: FetchCommand,
     /// Whether the restored cluster takes the source's place and goes on archiving.
     pub take_over: bool,
+    /// Whether the server may read WAL ahead of what it replays. It must not where WAL is missing behind the target: from 15 on it
+    /// would ask for the missing segment before it has replayed up to the target, and be stopped there.
+    pub read_ahead: bool,
 }
 
 impl RecoverySettings {
@@ -111,6 +114,9 @@ impl RecoverySettings {
         if self.action == TargetAction::Pause {
             // Without it a pause is a shutdown (manual, recovery_target_action).
             lines.push(("hot_standby", "on".into()));
+        }
+        if !self.read_ahead {
+            lines.push(("recovery_prefetch", "off".into()));
         }
         if !self.take_over {
             // A clone must neither archive among the source's WAL nor wait for the source's standbys at each commit.
@@ -217,6 +223,28 @@ pub(super) fn name_of(line: &[u8]) -> Option<String> {
     if name.is_empty() { None } else { Some(name.to_ascii_lowercase()) }
 }
 
+/// The number that a configuration file gives a setting, the last time that it names it.
+#[must_use]
+pub fn integer(file: &[u8], name: &str) -> Option<u32> {
+    let lines = file.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let said = lines.filter(|line| name_of(line).is_some_and(|found| found == name));
+    let mut numbers = said.filter_map(|line| {
+        let value = std::str::from_utf8(&line[name.len()..]).ok()?;
+        let value = value.split('#').next().unwrap_or(value).trim();
+        value.strip_prefix('=').unwrap_or(value).trim().trim_matches('\'').trim().parse().ok()
+    });
+    numbers.next_back()
+}
+
+/// Whether a configuration file includes others.
+#[must_use]
+pub fn has_includes(file: &[u8]) -> bool {
+    let mut lines = file.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.any(|line| {
+        name_of(line).is_some_and(|name| ["include", "include_if_exists", "include_dir"].contains(&name.as_str()))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +261,7 @@ mod tests {
                 arguments: vec!["--config".into(), "/etc/a b\\c.toml".into()],
             },
             take_over: false,
+            read_ahead: true,
         }
     }
 
@@ -267,6 +296,15 @@ mod tests {
         assert!(settings.block().expect("quotable").contains("archive_mode = off\n"));
         settings.take_over = true;
         assert!(!settings.block().expect("quotable").contains("archive_mode"));
+    }
+
+    /// Reading ahead is turned off only where it is asked for: 13 and 14 do not know the setting.
+    #[test]
+    fn reading_ahead() {
+        let mut settings = settings(RecoveryTarget::inclusive(TargetKind::Latest));
+        assert!(!settings.block().expect("quotable").contains("recovery_prefetch"));
+        settings.read_ahead = false;
+        assert!(settings.block().expect("quotable").contains("recovery_prefetch = off\n"));
     }
 
     /// Quotes, blanks, percent signs and backslashes in paths are quoted for the file, the server and the shell at once.

@@ -2,33 +2,29 @@
 
 use std::collections::BTreeSet;
 
-use super::branch::Branch;
+use super::branch::{Branch, Found};
 use super::choose::{Planned, Planner, Way};
-use super::plan::{PlanNote, Unreachable};
+use super::plan::PlanNote;
 use super::snapshot::{BackupFacts, WalEvidence};
-use super::walk::{copies, transaction_end};
+use super::walk::{best, transaction_end};
 use super::{PlanError, TargetKind};
 use crate::wal::{Lsn, PgTime, SegmentNo, TimelineId};
 
+/// A timeline that left a way between the last commit before the target and the first past it, and has commits of that time.
+pub(super) struct Rival {
+    pub(super) timeline: TimelineId,
+    pub(super) fork: Lsn,
+    /// The last of those commits.
+    pub(super) lsn: Lsn,
+    pub(super) time: PgTime,
+}
+
 impl<'a, E: WalEvidence> Planner<'a, E> {
-    /// For a time: the fork in whose gap it lies, if the timeline that was left there has commits in the gap.
+    /// For a time: the timeline that holds the state of that time although this way stops at the time too, if there is one.
     ///
     /// After a restore to 14:00 at 14:40, the new timeline holds "14:20" only in the sense that its first commit came later.
     /// Who asks for 14:20 means the state that the cluster had then, which the older timeline holds.
-    pub(super) fn passed_over(&mut self, way: &Way<'_>) -> Planned<Option<PlanNote>, E> {
-        Ok(self.rival(way)?.map(|(_, fork, _)| PlanNote::BeforeFirstCommitOf { timeline: way.branch.timeline(), fork }))
-    }
-
-    /// The refusal for a time in the gap of a fork that no timeline holds.
-    pub(super) fn between(&mut self, way: &Way<'_>) -> Planned<Option<Unreachable>, E> {
-        let newer = way.branch.timeline();
-        let rival = self.rival(way)?;
-        Ok(rival.map(|(older, fork, older_last)| Unreachable::BetweenBranches { older, older_last, newer, fork }))
-    }
-
-    /// A timeline that left this way between the last commit before the target and the first past it, and has commits of
-    /// that time; with the fork, and the last of those commits.
-    fn rival(&mut self, way: &Way<'_>) -> Planned<Option<(TimelineId, Lsn, PgTime)>, E> {
+    pub(super) fn rival(&mut self, way: &Way<'_>) -> Planned<Option<Rival>, E> {
         if !matches!(self.request.target.kind, TargetKind::Time(_)) {
             return Ok(None);
         }
@@ -42,8 +38,8 @@ impl<'a, E: WalEvidence> Planner<'a, E> {
             if fork <= last || fork > way.stop.lsn {
                 continue;
             }
-            if let Some(time) = self.last_in_time(&other, fork)? {
-                return Ok(Some((timeline, fork, time)));
+            if let Some((lsn, time)) = self.last_in_time(&other, fork)? {
+                return Ok(Some(Rival { timeline, fork, lsn, time }));
             }
         }
         Ok(None)
@@ -51,8 +47,14 @@ impl<'a, E: WalEvidence> Planner<'a, E> {
 
     /// Where the last commit or abort before the stop begins.
     fn last_end(&mut self, way: &Way<'_>) -> Planned<Option<Lsn>, E> {
-        for step in way.walk.segments.iter().rev() {
-            let events = self.evidence.events(&step.found.copy).map_err(PlanError::Evidence)?;
+        let Some((last, _)) = &way.walk.last else { return Ok(None) };
+        for number in (way.walk.first.0..=last.0).rev().map(SegmentNo) {
+            let Some(found) = way.walk.copy(number, &way.branch) else { continue };
+            let facts = self.evidence.facts(&found.copy).map_err(PlanError::Evidence)?;
+            if facts.commits + facts.aborts == 0 {
+                continue;
+            }
+            let events = self.evidence.events(&found.copy).map_err(PlanError::Evidence)?;
             let ends = events.iter().filter(|event| transaction_end(event).is_some() && event.lsn < way.stop.lsn);
             if let Some(event) = { ends }.next_back() {
                 return Ok(Some(event.lsn));
@@ -61,24 +63,41 @@ impl<'a, E: WalEvidence> Planner<'a, E> {
         Ok(None)
     }
 
-    /// Time of the last commit or abort of a branch beyond a fork that is not past the target, before the first that is.
-    fn last_in_time(&mut self, branch: &Branch<'_>, fork: Lsn) -> Planned<Option<PgTime>, E> {
+    /// The last commit or abort of a branch beyond a fork that is not past the target, before the first that is.
+    fn last_in_time(&mut self, branch: &Branch<'_>, fork: Lsn) -> Planned<Option<(Lsn, PgTime)>, E> {
         let first = SegmentNo::of(fork, self.snapshot.segment_size);
+        let target = self.request.target.clone();
+        let is_past = |time: PgTime| target.is_past(time) == Some(true);
         let mut last = None;
-        for (_, copy, _) in copies(branch, first) {
-            let facts = self.evidence.facts(&copy).map_err(PlanError::Evidence)?;
-            if facts.commits + facts.aborts == 0 {
+        // A segment that is all within the target, and not read: there may be many.
+        let mut whole: Option<Found> = None;
+        for (number, found) in branch.stored(first) {
+            let Some((found, facts)) = best(found, self.evidence).map_err(PlanError::Evidence)? else { continue };
+            let Some(max_time) = facts.max_time else { continue };
+            if number > first && !is_past(max_time) {
+                whole = Some(found);
                 continue;
             }
-            for event in self.evidence.events(&copy).map_err(PlanError::Evidence)? {
-                let Some(end) = transaction_end(&event).filter(|_| event.lsn >= fork) else { continue };
-                if self.request.target.is_past(end.time) == Some(true) {
-                    return Ok(last);
-                }
-                last = Some(end.time);
+            let ends = self.ends_beyond(&found, fork)?;
+            let within = ends.iter().copied().take_while(|(_, time)| !is_past(*time)).last();
+            if within.is_some() {
+                (last, whole) = (within, None);
+            }
+            if ends.iter().any(|(_, time)| is_past(*time)) {
+                break;
             }
         }
-        Ok(last)
+        match whole {
+            Some(found) => Ok(self.ends_beyond(&found, fork)?.last().copied().or(last)),
+            None => Ok(last),
+        }
+    }
+
+    /// Commits and aborts of a copy from an LSN on.
+    fn ends_beyond(&mut self, found: &Found, lsn: Lsn) -> Planned<Vec<(Lsn, PgTime)>, E> {
+        let events = self.evidence.events(&found.copy).map_err(PlanError::Evidence)?;
+        let ends = events.iter().filter(|event| event.lsn >= lsn && found.holds(event.lsn));
+        Ok(ends.filter_map(|event| Some((event.lsn, transaction_end(event)?.time))).collect())
     }
 
     /// Notes about the timelines beside the chosen one.
@@ -121,12 +140,31 @@ impl<'a, E: WalEvidence> Planner<'a, E> {
         Ok(())
     }
 
+    /// A note if a newer timeline branched off the chosen one before the stop, unless that was said already or is what the user
+    /// asked for.
+    pub(super) fn look_for_newer(&mut self, way: &Way<'_>) {
+        let said = self.notes.iter().any(|note| matches!(note, PlanNote::BeforeFirstCommitOf { .. }));
+        if said || self.request.timeline.is_some() {
+            return;
+        }
+        let newer = self.snapshot.timelines.keys().rev().copied().filter(|newer| *newer > way.branch.timeline());
+        for newer in newer {
+            let Ok(other) = Branch::new(self.snapshot, newer) else { continue };
+            let Some((_, Some(fork))) = other.history.branch_point(&way.branch.history) else { continue };
+            if fork < way.stop.limit() {
+                self.notes.push(PlanNote::NotNewest { newer, fork });
+                return;
+            }
+        }
+    }
+
     /// Latest time of a commit or abort in the segments of a branch from a fork on.
     fn last_in_time_of_all(&mut self, branch: &Branch<'_>, fork: Lsn) -> Planned<Option<PgTime>, E> {
         let first = SegmentNo::of(fork, self.snapshot.segment_size);
         let mut latest = None;
-        for (_, copy, _) in copies(branch, first) {
-            latest = latest.max(self.evidence.facts(&copy).map_err(PlanError::Evidence)?.max_time);
+        for (_, found) in branch.stored(first) {
+            let found = best(found, self.evidence).map_err(PlanError::Evidence)?;
+            latest = latest.max(found.and_then(|(_, facts)| facts.max_time));
         }
         Ok(latest)
     }

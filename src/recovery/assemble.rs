@@ -10,8 +10,17 @@ impl<E: WalEvidence> Planner<'_, E> {
     /// The plan of a way.
     pub(super) fn complete(mut self, way: Way<'_>) -> Planned<RestorePlan, E> {
         let size = self.snapshot.segment_size;
-        let last_commit = way.walk.last_commit(&way.branch, self.evidence).map_err(PlanError::Evidence)?;
-        let (limits, _) = way.walk.limits(way.backup, self.evidence).map_err(PlanError::Evidence)?;
+        let limit = way.stop.limit();
+        let last_commit = way.walk.last_commit(limit, &way.branch, self.evidence).map_err(PlanError::Evidence)?;
+        let limits = way.walk.limits(&way.branch, way.backup, limit, self.evidence).map_err(PlanError::Evidence)?.0;
+        let lost = self.lost(&way)?;
+        self.look_at_clock(&way)?;
+        self.look_for_newer(&way);
+        if way.instead.is_some()
+            && let Some(time) = way.stop.time
+        {
+            self.notes.push(PlanNote::Idle { since: way.walk.max_time, lsn: way.stop.lsn, time });
+        }
         let timeline = match self.request.target.kind {
             TargetKind::Latest => way.branch.timeline(),
             TargetKind::Immediate => way.backup.stop_timeline,
@@ -28,6 +37,8 @@ impl<E: WalEvidence> Planner<'_, E> {
         let path = path.map(|(step, until)| PathStep { timeline: step, until: until.filter(|_| step < timeline) });
         Ok(RestorePlan {
             target: self.request.target.clone(),
+            recovery_target: way.instead.clone().unwrap_or_else(|| self.request.target.clone()),
+            replay_bytes: way.stop.lsn.0.saturating_sub(way.backup.start_lsn.0),
             backup: way.backup.clone(),
             timeline,
             path: path.collect(),
@@ -44,6 +55,7 @@ impl<E: WalEvidence> Planner<'_, E> {
                 before: way.stop.before,
             },
             last_commit,
+            lost,
             limits,
             notes: self.notes,
         })
@@ -56,21 +68,22 @@ impl<E: WalEvidence> Planner<'_, E> {
     fn wal(&mut self, way: &Way<'_>, timeline: TimelineId) -> Result<(Vec<SegmentRun>, Vec<LaidSegment>), E::Error> {
         let mut runs: Vec<SegmentRun> = Vec::new();
         let mut lay = Vec::new();
-        for step in &way.walk.segments {
-            let name = step.found.copy.segment();
+        for (number, found) in way.walk.segments(&way.branch, way.backup) {
+            let name = found.copy.segment();
             let (name, stored_bytes) = if name.timeline() > timeline {
                 let own = name.on(timeline);
-                if self.snapshot.is_stored(timeline, step.number) {
-                    (own, self.evidence.stored_bytes(&WalCopy::Segment(own))?)
+                let copy = if self.snapshot.is_stored(timeline, number) {
+                    WalCopy::Segment(own)
                 } else {
-                    lay.push(LaidSegment { copy: step.found.copy.clone(), name: own });
-                    (own, step.found.stored_bytes)
-                }
+                    lay.push(LaidSegment { copy: found.copy.clone(), name: own });
+                    found.copy.clone()
+                };
+                (own, self.evidence.stored_bytes(&copy)?)
             } else {
-                if !matches!(step.found.copy, WalCopy::Segment(_)) {
-                    lay.push(LaidSegment { copy: step.found.copy.clone(), name });
+                if !matches!(found.copy, WalCopy::Segment(_)) {
+                    lay.push(LaidSegment { copy: found.copy.clone(), name });
                 }
-                (name, step.found.stored_bytes)
+                (name, self.evidence.stored_bytes(&found.copy)?)
             };
             match runs.last_mut() {
                 Some(run) if run.last.timeline() == name.timeline() => {

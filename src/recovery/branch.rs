@@ -5,7 +5,7 @@
 //! parent's copy leads onto the branch that was left. So the child's copy is the one that counts, and the parent's
 //! serves only up to the switch.
 
-use super::plan::Unreachable;
+use super::refusal::Unreachable;
 use super::snapshot::{BackupFacts, Snapshot, StoredDamage, WalCopy};
 use crate::wal::{Lsn, SegmentName, SegmentNo, TimelineHistory, TimelineId};
 
@@ -13,34 +13,56 @@ use crate::wal::{Lsn, SegmentName, SegmentNo, TimelineHistory, TimelineId};
 pub(super) struct Branch<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) history: TimelineHistory,
+    /// Its timelines, newest first: asked for once a segment.
+    path: Vec<Stretch>,
+}
+
+/// What a branch has of one timeline.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    timeline: TimelineId,
+    begins: Lsn,
+    /// Where the branch leaves it.
+    until: Option<Lsn>,
 }
 
 /// A copy of a segment on a branch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Found {
     pub(super) copy: WalCopy,
-    /// Bytes in the store. 0 of a complete one, until a walk has asked for it.
-    pub(super) stored_bytes: u64,
     /// Where the branch leaves what this copy holds, if the right copy is missing.
     pub(super) valid_until: Option<Lsn>,
 }
 
+impl Found {
+    /// Whether what begins at `lsn` in this copy is on the branch.
+    pub(super) fn holds(&self, lsn: Lsn) -> bool {
+        self.valid_until.is_none_or(|until| lsn < until)
+    }
+}
+
 impl<'a> Branch<'a> {
     /// The branch that ends with `timeline`.
-    pub(super) fn new(snapshot: &'a Snapshot, timeline: TimelineId) -> Result<Self, Unreachable> {
+    pub(super) fn new(snapshot: &'a Snapshot, timeline: TimelineId) -> Result<Self, Box<Unreachable>> {
         let record = snapshot.timelines.get(&timeline);
         let known = record.is_some() || snapshot.backups.iter().any(|backup| backup.stop_timeline == timeline);
         let history = record.and_then(|record| record.history.clone());
         let history = match history {
             Some(history) => history,
             None if timeline == TimelineId::FIRST && known => TimelineHistory::first(),
-            None if known => return Err(Unreachable::HistoryMissing { timeline }),
+            None if known => return Err(Box::new(Unreachable::HistoryMissing { timeline })),
             None => {
                 let known = snapshot.timelines.keys().copied().collect();
-                return Err(Unreachable::UnknownTimeline { timeline, known });
+                return Err(Box::new(Unreachable::UnknownTimeline { timeline, known }));
             }
         };
-        Ok(Branch { snapshot, history })
+        let mut path: Vec<Stretch> = Vec::new();
+        for (timeline, until) in history.path() {
+            let begins = path.last().and_then(|before| before.until).unwrap_or(Lsn::INVALID);
+            path.push(Stretch { timeline, begins, until });
+        }
+        path.reverse();
+        Ok(Branch { snapshot, history, path })
     }
 
     pub(super) fn timeline(&self) -> TimelineId {
@@ -72,16 +94,20 @@ impl<'a> Branch<'a> {
         if incomplete.is_empty() { complete.into_iter().collect() } else { incomplete }
     }
 
-    /// Numbers of the stored complete segments of this branch from `first` on.
-    pub(super) fn numbers(&self, first: SegmentNo) -> impl Iterator<Item = SegmentNo> + '_ {
-        let step = |number: SegmentNo| {
-            if self.complete(number).is_some() {
-                return Some(number);
+    /// The stored segments of this branch from `first` on, over gaps, each with its copies as [`Branch::find`] gives them.
+    pub(super) fn stored(&self, first: SegmentNo) -> impl Iterator<Item = (SegmentNo, Vec<Found>)> + '_ {
+        let size = self.snapshot.segment_size;
+        let mut next = Some(first);
+        std::iter::from_fn(move || {
+            let mut number = next?;
+            let mut found = self.find(number, None);
+            if found.is_empty() {
+                number = self.next_stored(number).and_then(|name| name.number(size).ok())?;
+                found = self.find(number, None);
             }
-            let size = self.snapshot.segment_size;
-            self.next_stored(number).and_then(|name| name.number(size).ok())
-        };
-        std::iter::successors(step(first), move |number| step(number.next()))
+            next = Some(number.next());
+            Some((number, found))
+        })
     }
 
     /// The name that the right copy of a segment has.
@@ -100,11 +126,11 @@ impl<'a> Branch<'a> {
     pub(super) fn next_stored(&self, after: SegmentNo) -> Option<SegmentName> {
         let size = self.snapshot.segment_size;
         let mut next: Option<SegmentNo> = None;
-        for (timeline, until) in self.history.path() {
-            let Some(record) = self.snapshot.timelines.get(&timeline) else { continue };
+        for step in &self.path {
+            let Some(record) = self.snapshot.timelines.get(&step.timeline) else { continue };
             let first = record.segments.next_from(after.next());
             // What a parent wrote beyond the switch belongs to the branch that was left.
-            let first = first.filter(|number| until.is_none_or(|until| number.start(size) < until));
+            let first = first.filter(|number| step.until.is_none_or(|until| number.start(size) < until));
             next = next.into_iter().chain(first).min();
         }
         next.map(|number| self.name(number))
@@ -113,12 +139,10 @@ impl<'a> Branch<'a> {
     /// Timelines that wrote into a segment on this branch, newest first, with the LSN where the branch leaves each.
     fn covering(&self, number: SegmentNo) -> impl Iterator<Item = (TimelineId, Option<Lsn>)> + '_ {
         let size = self.snapshot.segment_size;
-        let mut path: Vec<_> = self.history.path().collect();
-        path.reverse();
-        path.into_iter().filter(move |(timeline, until)| {
-            let begins = self.history.start_of(*timeline).unwrap_or(Lsn::INVALID);
-            begins < number.end(size) && until.is_none_or(|until| number.start(size) < until)
-        })
+        let covers = move |step: &&Stretch| {
+            step.begins < number.end(size) && step.until.is_none_or(|until| number.start(size) < until)
+        };
+        self.path.iter().filter(covers).map(|step| (step.timeline, step.until))
     }
 
     fn complete(&self, number: SegmentNo) -> Option<Found> {
@@ -126,23 +150,18 @@ impl<'a> Branch<'a> {
             self.covering(number).enumerate().find(|(_, (timeline, _))| self.snapshot.is_stored(*timeline, number))?;
         let name = SegmentName::new(timeline, number, self.snapshot.segment_size);
         let valid_until = if at == 0 { None } else { until };
-        Some(Found { copy: WalCopy::Segment(name), stored_bytes: 0, valid_until })
+        Some(Found { copy: WalCopy::Segment(name), valid_until })
     }
 
     fn incomplete(&self, number: SegmentNo, backup: Option<&BackupFacts>) -> Vec<Found> {
         let segment = self.name(number);
-        let tail = backup.filter(|backup| backup.tail == Some(segment)).map(|backup| Found {
-            copy: WalCopy::Tail { segment, backup: backup.id.clone() },
-            stored_bytes: 0,
-            valid_until: None,
-        });
+        let tail = backup
+            .filter(|backup| backup.tail == Some(segment))
+            .map(|backup| Found { copy: WalCopy::Tail { segment, backup: backup.id.clone() }, valid_until: None });
         let partials = self.snapshot.timelines.get(&segment.timeline()).map(|record| &record.partials);
         let partials = partials.into_iter().flatten().filter(|partial| partial.segment == number);
-        let partials = partials.map(|partial| Found {
-            copy: WalCopy::Partial { segment, hash: partial.hash.clone() },
-            stored_bytes: partial.stored_bytes,
-            valid_until: None,
-        });
+        let partials = partials
+            .map(|partial| Found { copy: WalCopy::Partial { segment, hash: partial.hash.clone() }, valid_until: None });
         tail.into_iter().chain(partials).collect()
     }
 }

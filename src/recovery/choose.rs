@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 
 use super::branch::Branch;
-use super::plan::{PlanNote, RestorePlan, Unreachable};
+use super::plan::{PlanNote, RestorePlan};
+use super::refusal::{Refusal, Unreachable};
 use super::snapshot::{BackupFacts, Snapshot, WalEvidence};
 use super::walk::{Stop, Walk};
 use super::{RecoveryTarget, TargetKind};
@@ -27,8 +28,8 @@ pub struct PlanRequest {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PlanError<E> {
     /// The target cannot be reached.
-    #[error(transparent)]
-    Unreachable(Box<Unreachable>),
+    #[error("{}", .0.why)]
+    Unreachable(Box<Refusal>),
     /// What is stored could not be read.
     #[error("stored WAL could not be read for the plan")]
     Evidence(#[source] E),
@@ -44,8 +45,14 @@ pub fn plan<E: WalEvidence>(
     evidence: &mut E,
 ) -> Result<RestorePlan, PlanError<E::Error>> {
     let mut planner = Planner { snapshot, request, evidence, notes: Vec::new() };
-    let way = planner.choose()?;
-    planner.complete(way)
+    match planner.choose() {
+        Ok(way) => planner.complete(way),
+        Err(PlanError::Unreachable(refusal)) => {
+            let refusal = planner.refuse(refusal.why)?;
+            Err(PlanError::Unreachable(Box::new(refusal)))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// A plan in the making.
@@ -62,17 +69,38 @@ pub(super) struct Way<'a> {
     pub(super) backup: &'a BackupFacts,
     pub(super) walk: Walk,
     pub(super) stop: Stop,
+    /// What PostgreSQL is told instead of the target, where it could not stop there by itself.
+    pub(super) instead: Option<RecoveryTarget>,
     /// Other restore points of the same name.
     pub(super) same_name: Vec<Lsn>,
 }
 
 pub(super) type Planned<T, E> = Result<T, PlanError<<E as WalEvidence>::Error>>;
 
+/// A refusal for which nothing else was looked for yet.
 pub(super) fn unreachable<T, E>(why: Unreachable) -> Result<T, PlanError<E>> {
-    Err(PlanError::Unreachable(Box::new(why)))
+    Err(PlanError::Unreachable(Box::new(Refusal::plain(why))))
 }
 
 impl<'a, E: WalEvidence> Planner<'a, E> {
+    /// A planner for another request in the same repository.
+    pub(super) fn of<'r>(&'r mut self, request: &'r PlanRequest) -> Planner<'r, E> {
+        Planner { snapshot: self.snapshot, request, evidence: self.evidence, notes: Vec::new() }
+    }
+
+    /// The way along one timeline, if there is one.
+    pub(super) fn try_reach(
+        &mut self,
+        timeline: TimelineId,
+        given: Option<&'a BackupFacts>,
+    ) -> Planned<Option<Way<'a>>, E> {
+        match self.reach(timeline, given) {
+            Ok(way) => Ok(Some(way)),
+            Err(PlanError::Unreachable(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The way on the timeline asked for, or on the newest one that holds the target.
     fn choose(&mut self) -> Planned<Way<'a>, E> {
         if self.snapshot.backups.is_empty() {
@@ -99,24 +127,28 @@ impl<'a, E: WalEvidence> Planner<'a, E> {
         let mut refusal: Option<Unreachable> = None;
         for timeline in known.iter().rev().copied() {
             match self.reach(timeline, given) {
-                Ok(way) => match self.passed_over(&way)? {
+                Ok(way) => match self.rival(&way)? {
                     None => {
                         self.look_aside(&way, given, &known)?;
                         return Ok(way);
                     }
-                    Some(note) => {
-                        self.notes.push(note);
-                        refusal = Some(
-                            self.between(&way)?
-                                .unwrap_or_else(|| Unreachable::UnknownTimeline { timeline, known: Vec::new() }),
-                        );
+                    Some(rival) => {
+                        self.notes.push(PlanNote::BeforeFirstCommitOf { timeline, fork: rival.fork });
+                        refusal = Some(Unreachable::BetweenBranches {
+                            older: rival.timeline,
+                            older_last: rival.time,
+                            older_lsn: rival.lsn,
+                            newer: timeline,
+                            newer_lsn: way.stop.lsn,
+                            fork: rival.fork,
+                        });
                     }
                 },
-                Err(PlanError::Unreachable(why)) => {
-                    if let Unreachable::HistoryMissing { timeline } = *why {
+                Err(PlanError::Unreachable(refused)) => {
+                    if let Unreachable::HistoryMissing { timeline } = refused.why {
                         self.notes.push(PlanNote::HistoryMissing { timeline });
                     }
-                    refusal = Some(more_telling(refusal, *why));
+                    refusal = Some(more_telling(refusal, refused.why));
                 }
                 Err(evidence) => return Err(evidence),
             }

@@ -5,15 +5,19 @@
 //! reached. The rules by which PostgreSQL really stops are those of `recoveryStopsBefore` and `recoveryStopsAfter` in
 //! its `xlogrecovery.c`; [`plan`] looks at the WAL as they do, so that it can promise the stop point beforehand.
 
+mod after;
 mod aside;
 mod assemble;
 mod branch;
 mod choose;
 mod fork;
+mod idle;
 mod locate;
 pub mod moment;
+mod nearest;
 mod plan;
 mod reach;
+mod refusal;
 mod snapshot;
 mod stored;
 mod target;
@@ -22,7 +26,8 @@ mod window;
 
 pub use choose::{PlanError, PlanRequest, plan};
 pub use fork::{BackupElsewhere, Fork, beginning};
-pub use plan::{Commit, LaidSegment, PathStep, PlanNote, RestorePlan, SegmentRun, StopPoint, Unreachable};
+pub use plan::{Commit, Crossing, LaidSegment, Lost, PathStep, PlanNote, RestorePlan, SegmentRun, StopPoint};
+pub use refusal::{Nearest, Refusal, Unreachable, words};
 pub use snapshot::{BackupFacts, Snapshot, StoredDamage, StoredPartial, TimelineRecord, WalCopy, WalEvidence};
 pub use stored::StoredSegments;
 pub use target::{RecoveryTarget, TargetError, TargetKind};

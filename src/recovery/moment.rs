@@ -335,6 +335,16 @@ pub fn in_zone(time: PgTime, zone: &TimeZone) -> String {
     with_offset(moment, zone.to_offset(moment))
 }
 
+/// A moment in UTC, and in the zone if its clocks show something else then.
+#[must_use]
+pub fn in_both(time: PgTime, zone: &TimeZone) -> String {
+    let utc = format!("{} UTC", in_zone(time, &TimeZone::UTC).trim_end_matches("+00:00"));
+    if zone.to_offset(time.to_timestamp()).is_zero() {
+        return utc;
+    }
+    format!("{utc} ({} {})", in_zone(time, zone), zone_name(zone))
+}
+
 /// A duration in the forms of `humantime` that have one length only: weeks, days (24 hours), hours, minutes, seconds and
 /// below. Months and years are refused, and with them `M`, which is too easily written for minutes.
 fn parse_duration(text: &str) -> Option<SignedDuration> {

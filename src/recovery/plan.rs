@@ -1,10 +1,9 @@
-//! The plan of a restore, and why there is none: values that `--dry-run` prints and `--json` emits.
+//! The plan of a restore: a value that `pitr plan` prints and that `--json` emits.
 
 use serde::{Deserialize, Serialize};
 
 use super::RecoveryTarget;
-use super::fork::{BackupElsewhere, Fork};
-use super::snapshot::{BackupFacts, StoredDamage, WalCopy};
+use super::snapshot::{BackupFacts, WalCopy};
 use crate::wal::{Lsn, PgTime, SegmentName, ServerLimits, TimelineId, Xid};
 
 /// How a target will be reached.
@@ -12,6 +11,9 @@ use crate::wal::{Lsn, PgTime, SegmentName, ServerLimits, TimelineId, Xid};
 pub struct RestorePlan {
     /// What was asked for.
     pub target: RecoveryTarget,
+    /// What PostgreSQL is told: the same, except for a time after the last commit, at which it could not stop
+    /// ([`PlanNote::Idle`]).
+    pub recovery_target: RecoveryTarget,
     /// The backup to begin with.
     pub backup: BackupFacts,
     /// The timeline to follow (`recovery_target_timeline`): the one that the stop point lies on.
@@ -26,10 +28,14 @@ pub struct RestorePlan {
     pub wal_segments: u64,
     /// Stored bytes of WAL to fetch.
     pub wal_stored_bytes: u64,
+    /// WAL to replay, in bytes.
+    pub replay_bytes: u64,
     /// Where recovery will stop.
     pub stop: StopPoint,
     /// The last commit that will be in the result; `None` if it lies far before the backup.
     pub last_commit: Option<Commit>,
+    /// What follows the stop point and will not be in the result.
+    pub lost: Lost,
     /// The settings that a server replaying this WAL has to allow, if WAL says more than `pg_control` of the backup.
     pub limits: Option<ServerLimits>,
     /// What the user should know before saying yes.
@@ -70,8 +76,7 @@ pub struct LaidSegment {
 /// Where recovery will stop.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct StopPoint {
-    /// Start of the record at which it stops; for an LSN the LSN asked for; for `immediate` and `latest` the end of what is
-    /// replayed.
+    /// Start of the record at which it stops; for `immediate` and `latest` the end of what is replayed.
     pub lsn: Lsn,
     /// The timeline that it lies on.
     pub timeline: TimelineId,
@@ -96,6 +101,34 @@ pub struct Commit {
     pub xid: Xid,
     /// The timeline that it lies on.
     pub timeline: TimelineId,
+}
+
+/// The commits between the stop point and the end of the archived WAL of its branch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Lost {
+    /// How many.
+    pub commits: u64,
+    /// The first of them in LSN order.
+    pub first: Option<Commit>,
+    /// The last of them in LSN order.
+    pub last: Option<Commit>,
+    /// The timeline that the branch ends with.
+    pub timeline: TimelineId,
+    /// Where its archived WAL ends.
+    pub end: Lsn,
+    /// No WAL is missing or damaged on the way there: else there may be more of them.
+    pub complete: bool,
+}
+
+/// A commit or abort at which recovery to a time can stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Crossing {
+    /// Start of its record.
+    pub lsn: Lsn,
+    /// Its time, past the target.
+    pub time: PgTime,
+    /// Its transaction.
+    pub xid: Xid,
 }
 
 /// Something to be known before saying yes.
@@ -125,139 +158,44 @@ pub enum PlanNote {
         /// Where the others are, in LSN order.
         others: Vec<Lsn>,
     },
+    /// PostgreSQL cannot stop at the time, since no commit or abort follows it. A checkpoint that began later proves that
+    /// nothing was committed in between: recovery stops just before it, which gives the state of that time.
+    Idle {
+        /// The last commit or abort.
+        since: Option<PgTime>,
+        /// Start of the checkpoint's record.
+        lsn: Lsn,
+        /// When the checkpoint began.
+        time: PgTime,
+    },
+    /// Commits behind the stop point carry times that are not past the target: clocks were set back, or commits overtook each
+    /// other. They are lost, because PostgreSQL stops at the first commit or abort past the target in LSN order.
+    EarlierTimesBehind {
+        /// How many.
+        commits: u64,
+        /// There may be more: not all of the WAL was read.
+        at_least: bool,
+        /// The earliest of their times.
+        earliest: PgTime,
+    },
+    /// The commit times pass the target more than once, since they run backwards in between. Recovery that begins with the
+    /// chosen backup stops at the plan's stop point; these are the others.
+    PassedAgain {
+        /// Where, in LSN order; the first few.
+        others: Vec<Crossing>,
+    },
+    /// The chosen timeline is not the newest: another one branched off it before the stop point.
+    NotNewest {
+        /// The newest of those.
+        newer: TimelineId,
+        /// Where it branched off.
+        fork: Lsn,
+    },
     /// A timeline that is not the newest has later commits than the one chosen.
     LaterCommitsOn {
         /// That timeline.
         timeline: TimelineId,
         /// Its last commit or abort.
         time: PgTime,
-    },
-}
-
-/// Why a target cannot be reached. Each carries the nearest moments that can, as far as they are known.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
-#[serde(tag = "why", rename_all = "snake_case")]
-pub enum Unreachable {
-    /// There is no backup at all.
-    #[error("there is no base backup")]
-    NoBackup,
-    /// There are backups, and none on the way to the target.
-    #[error("no base backup lies on the way to timeline {timeline}")]
-    NoBackupOnTimeline {
-        /// The timeline asked for.
-        timeline: TimelineId,
-        /// Timelines with backups.
-        with_backups: Vec<TimelineId>,
-        /// The backup that leads furthest on the way there, and the fork where it goes elsewhere.
-        nearest: Option<BackupElsewhere>,
-    },
-    /// The target lies before the end of the first backup that could lead to it.
-    #[error("the target lies before the end of the first usable base backup, \"{first}\"")]
-    BeforeFirstBackup {
-        /// The first backup.
-        first: String,
-        /// Its stop LSN: the first that can be reached.
-        stop_lsn: Lsn,
-        /// When it ended: about the first moment that can be reached.
-        stop_time: PgTime,
-    },
-    /// The archive ends before the target.
-    #[error("the archived WAL of timeline {timeline} ends at {end}, before the target")]
-    AfterEnd {
-        /// The timeline looked at.
-        timeline: TimelineId,
-        /// The end of its archived WAL.
-        end: Lsn,
-        /// The last commit or abort before that: the last time that can be asked for is just before it.
-        last_time: Option<PgTime>,
-        /// The last commit before that.
-        last_commit: Option<Commit>,
-    },
-    /// WAL is missing on the way.
-    #[error("WAL segment \"{missing}\" is missing between base backup \"{backup}\" and the target")]
-    Gap {
-        /// The first missing segment.
-        missing: SegmentName,
-        /// The first stored one after it; `None` if the next one is missing because the copy on another timeline ends
-        /// here.
-        next: Option<SegmentName>,
-        /// The backup that the way began with.
-        backup: String,
-        /// The last commit before the gap: it can be reached.
-        last_commit: Option<Commit>,
-    },
-    /// Of a segment on the way only a damaged copy is stored.
-    #[error("WAL segment \"{}\" between base backup \"{backup}\" and the target is damaged: {}", damage.segment, damage.why)]
-    DamagedSegment {
-        /// The segment, and what is wrong with it.
-        damage: StoredDamage,
-        /// The backup that the way began with.
-        backup: String,
-        /// The last commit in the segments before: it can be reached.
-        last_commit: Option<Commit>,
-    },
-    /// No record of this xid or restore point is in the stored WAL.
-    #[error("{target} is not in the archived WAL")]
-    NotFound {
-        /// What was looked for.
-        target: RecoveryTarget,
-    },
-    /// The archive knows no such timeline.
-    #[error("timeline {timeline} is not in the archive")]
-    UnknownTimeline {
-        /// The timeline asked for.
-        timeline: TimelineId,
-        /// Those that are.
-        known: Vec<TimelineId>,
-    },
-    /// A timeline cannot be followed without its history file.
-    #[error("the history file of timeline {timeline} is not in the archive")]
-    HistoryMissing {
-        /// The timeline.
-        timeline: TimelineId,
-    },
-    /// No backup has the id asked for.
-    #[error("there is no base backup \"{id}\"")]
-    UnknownBackup {
-        /// The id asked for.
-        id: String,
-    },
-    /// The backup asked for lies on another branch.
-    #[error("base backup \"{id}\" does not lie on the way to the target on timeline {timeline}")]
-    BackupOnOtherBranch {
-        /// The backup asked for.
-        id: String,
-        /// The timeline of the target.
-        timeline: TimelineId,
-        /// The timeline that the backup leads along.
-        backup_timeline: TimelineId,
-        /// Where the two part.
-        fork: Option<Fork>,
-    },
-    /// The backup asked for already contains what lies past the target.
-    #[error("base backup \"{id}\" ends after the target")]
-    BackupTooLate {
-        /// The backup asked for.
-        id: String,
-        /// Its stop LSN.
-        stop_lsn: Lsn,
-    },
-    /// The time lies between two branches: after the last commit of the one, before the first of the other.
-    #[error("the time lies between the last commit of timeline {older} and the first of timeline {newer}")]
-    BetweenBranches {
-        /// The timeline that had been written to by then.
-        older: TimelineId,
-        /// Its last commit or abort.
-        older_last: PgTime,
-        /// The timeline that branched off earlier and was written to later.
-        newer: TimelineId,
-        /// Where their ways part.
-        fork: Lsn,
-    },
-    /// The server ran with `wal_level = minimal` on the way.
-    #[error("the server ran with wal_level = minimal at {lsn}, between the base backup and the target")]
-    MinimalWal {
-        /// Where the WAL says so.
-        lsn: Lsn,
     },
 }

@@ -159,4 +159,11 @@ pub trait WalEvidence {
     /// # Errors
     /// The copy is listed and cannot be read.
     fn events(&mut self, copy: &WalCopy) -> Result<Vec<Event>, Self::Error>;
+
+    /// Where the first record begins that begins in this segment at or after an LSN; it may end in a later segment, or
+    /// (in an incomplete copy) nowhere. `None` if none begins there.
+    ///
+    /// # Errors
+    /// The copy is listed and cannot be read.
+    fn record_from(&mut self, copy: &WalCopy, lsn: Lsn) -> Result<Option<Lsn>, Self::Error>;
 }

@@ -229,6 +229,10 @@ mod tests {
             let end: TransactionEnd = serde_json::from_str(r#"{"time": "2026-01-01T00:00:00Z"}"#).expect("an end");
             Ok(vec![Event { lsn: lsn(number.0), end_lsn: lsn(number.0), xid: Xid(9), kind: EventKind::Commit(end) }])
         }
+
+        fn record_from(&mut self, _: &WalCopy, from: Lsn) -> Result<Option<Lsn>, Infallible> {
+            Ok(Some(from))
+        }
     }
 
     fn backup(id: &str, timeline: u32, start: u64, stop: u64) -> BackupFacts {

@@ -20,6 +20,7 @@ mod repository;
 mod restore;
 mod status;
 mod storage;
+mod unreachable;
 
 pub use panic::run_program;
 pub use status::{ExitStatus, Program};

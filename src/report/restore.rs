@@ -1,12 +1,12 @@
 //! What to tell about restores: a moment that cannot be reached, a directory that is not free, a server that did not get
 //! there.
 
-use super::{ExitStatus, Explain, Report};
+use super::{ExitStatus, Explain, Report, unreachable};
 use crate::command::restore::RestoreError;
 use crate::pgdata::state::Holds;
 use crate::pgdata::{PgDataError, StartError};
+use crate::recovery::TargetError;
 use crate::recovery::moment::MomentError;
-use crate::recovery::{BackupElsewhere, Commit, TargetError, Unreachable};
 
 /// What did not begin.
 const UNTOUCHED: &str = "Nothing was written.";
@@ -22,9 +22,9 @@ impl Explain for RestoreError {
             RestoreError::Config(error) => error.report(),
             RestoreError::Repository(error) => error.report(),
             RestoreError::Target(error) => error.report(),
-            RestoreError::Unreachable { why, .. } => {
-                let (status, meaning, hint) = unreachable(why);
-                Report::new(status, what, meaning, hint)
+            RestoreError::Unreachable { target, refusal, zone, .. } => {
+                let (meaning, hint) = unreachable::told(target, refusal, zone);
+                Report::new(ExitStatus::Target, what, format!("{UNTOUCHED} {meaning}"), hint)
             }
             RestoreError::Usage(_) => {
                 Report::new(ExitStatus::Usage, what, UNTOUCHED, "\"pitr help restore\" shows the options.")
@@ -109,144 +109,6 @@ fn free_it(holds: &Holds) -> String {
         Holds::Nothing | Holds::Empty => "Look at the directory again.",
     }
     .to_owned()
-}
-
-/// Why a target cannot be reached: status, meaning, and the nearest moments that can.
-fn unreachable(why: &Unreachable) -> (ExitStatus, String, String) {
-    let look = "\"pitr status\" shows what can be restored.";
-    let (status, meaning, hint) = match why {
-        Unreachable::NoBackup => {
-            (ExitStatus::Target, UNTOUCHED.to_owned(), "Take a base backup (\"pitr backup\"); WAL alone restores nothing.".to_owned())
-        }
-        Unreachable::NoBackupOnTimeline { with_backups, nearest, timeline } => (
-            ExitStatus::Target,
-            match nearest {
-                Some(BackupElsewhere { id, fork: Some(fork), .. }) => format!(
-                    "{UNTOUCHED} The fork in the way: {fork}; base backup \"{id}\" leads on the other branch. A backup leads \
-                     forward only, so none taken after a fork on the one branch serves the other."
-                ),
-                _ => UNTOUCHED.to_owned(),
-            },
-            format!(
-                "Timelines with base backups: {}; give one of them as --timeline{}. \"pitr timelines\" draws the forks. For \
-                 timeline {timeline} itself, take a base backup of the server that runs on it.",
-                numbers(with_backups),
-                nearest.as_ref().map_or_else(String::new, |it| format!(", for example --timeline {}", it.timeline))
-            ),
-        ),
-        Unreachable::BeforeFirstBackup { first, stop_lsn, stop_time } => (
-            ExitStatus::Target,
-            format!("{UNTOUCHED} A backup leads forward only, from its end on."),
-            format!("The first moment that can be reached is the end of {first}: {stop_time}, LSN {stop_lsn}. {look}"),
-        ),
-        Unreachable::AfterEnd { end, last_time, last_commit, timeline } => (
-            ExitStatus::Target,
-            format!(
-                "{UNTOUCHED} PostgreSQL stops at a time only when it meets a later commit; it would fail with \"recovery ended \
-                 before configured recovery target was reached\".{}",
-                last_time.map_or_else(String::new, |time| format!(" The last commit or rollback archived is of {time}."))
-            ),
-            format!(
-                "If nothing was committed since, --to latest gives the same state (timeline {timeline}, up to {end}{}). Is WAL \
-                 still to be archived? \"pitr check\" tells.",
-                last(last_commit.as_ref())
-            ),
-        ),
-        Unreachable::Gap { missing, next, last_commit, .. } => (
-            ExitStatus::Gap,
-            format!(
-                "{UNTOUCHED} Replay cannot pass over missing WAL.{}",
-                next.map_or_else(String::new, |next| format!(" The next segment that is there is {next}."))
-            ),
-            match last_commit {
-                Some(commit) => format!(
-                    "Before the gap, --to-xid {} can be reached (committed {}). If segment {missing} is still in some \
-                     server's pg_wal, push it into the archive.",
-                    commit.xid, commit.time
-                ),
-                None => format!("If segment {missing} is still in some server's pg_wal, push it into the archive."),
-            },
-        ),
-        Unreachable::DamagedSegment { damage, last_commit, .. } => (
-            ExitStatus::Damaged,
-            format!(
-                "{UNTOUCHED} WAL is good up to {}, and a restore can go to the end of the segment before \"{}\".{}",
-                damage.good_until,
-                damage.segment,
-                damage.or_before.map_or_else(String::new, |before| format!(
-                    " The record over the border of \"{before}\" and this segment does not hold: either may be the bad one."
-                ))
-            ),
-            match last_commit {
-                Some(commit) => format!(
-                    "--to-xid {} can be reached (committed {}). If some server's pg_wal has a good copy of \"{}\", archive \
-                     that with pitr-wal-push: it takes the damaged one's place.",
-                    commit.xid, commit.time, damage.segment
-                ),
-                None => format!(
-                    "If some server's pg_wal has a good copy of \"{}\", archive that with pitr-wal-push: it takes the \
-                     damaged one's place.",
-                    damage.segment
-                ),
-            },
-        ),
-        Unreachable::NotFound { .. } => (
-            ExitStatus::Target,
-            format!("{UNTOUCHED} All WAL from the first base backup on was looked through."),
-            "Is it spelled right? Of a subtransaction, give the id of the transaction around it. Is the WAL archived already?"
-                .to_owned(),
-        ),
-        Unreachable::UnknownTimeline { known, .. } => {
-            (ExitStatus::Target, UNTOUCHED.to_owned(), format!("Timelines in the archive: {}.", numbers(known)))
-        }
-        Unreachable::HistoryMissing { timeline } => (
-            ExitStatus::Target,
-            format!("{UNTOUCHED} Without it nobody knows where timeline {timeline} branched off."),
-            format!("Look for {}.history in the pg_wal of the server that ran on it, and push it.", timeline.to_hex()),
-        ),
-        Unreachable::UnknownBackup { .. } => {
-            (ExitStatus::Target, UNTOUCHED.to_owned(), "\"pitr list\" shows the base backups.".to_owned())
-        }
-        Unreachable::BackupOnOtherBranch { backup_timeline, fork, timeline, .. } => (
-            ExitStatus::Target,
-            format!(
-                "{UNTOUCHED} That backup leads along timeline {backup_timeline}, and timeline {timeline} never had what it \
-                 holds.{}",
-                fork.map_or_else(String::new, |fork| format!(" The fork in the way: {fork}."))
-            ),
-            format!(
-                "Leave --backup out, and the right one is found; or stay on the backup's own branch with --timeline \
-                 {backup_timeline}."
-            ),
-        ),
-        Unreachable::BackupTooLate { stop_lsn, .. } => (
-            ExitStatus::Target,
-            format!("{UNTOUCHED} It is consistent from {stop_lsn} on only."),
-            "Leave --backup out, and the right one is found.".to_owned(),
-        ),
-        Unreachable::BetweenBranches { older, older_last, newer, fork } => (
-            ExitStatus::Target,
-            format!(
-                "{UNTOUCHED} The two part at {fork}. Two states can be meant: that of timeline {older}, last changed {older_last}, or what timeline \
-                 {newer} had inherited by then."
-            ),
-            format!("Say which: --timeline {older} --to latest, or --timeline {newer} with this time."),
-        ),
-        Unreachable::MinimalWal { lsn } => (
-            ExitStatus::Target,
-            format!("{UNTOUCHED} WAL of that kind lacks what a restore needs."),
-            format!("Restore to a moment before {lsn} (--to-lsn), or from a backup taken after it."),
-        ),
-    };
-    (status, meaning, hint)
-}
-
-fn last(commit: Option<&Commit>) -> String {
-    commit.map_or_else(String::new, |commit| format!(", last commit {} of transaction {}", commit.time, commit.xid))
-}
-
-fn numbers(timelines: &[crate::wal::TimelineId]) -> String {
-    timelines.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Explain for TargetError {

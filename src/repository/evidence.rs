@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::keys::WalObjectName;
 use super::proof::is_remarkable;
+use super::seek::Seeking;
 use super::{GroupListing, RepositoryError, SegmentReader, ServerRecord, ServerRepository};
 use crate::catalog::{BackupInfo, BackupWal, RollUp, RollUpEntry, RollUpName, RollUpNotes};
 use crate::recovery::{BackupFacts, Snapshot, StoredPartial, TimelineRecord, WalCopy, WalEvidence};
-use crate::wal::{Event, SegmentFacts, SegmentGroup, SegmentName, SegmentSize, TimelineId};
+use crate::wal::{Event, Lsn, SegmentFacts, SegmentGroup, SegmentName, SegmentSize, TimelineId};
 
 /// Most groups that are kept in mind: about 10 MB.
 const MOST_GROUPS: usize = 128;
@@ -148,8 +149,12 @@ impl WalEvidence for StoredEvidence {
     }
 
     fn stored_bytes(&mut self, copy: &WalCopy) -> Result<u64, RepositoryError> {
-        let WalCopy::Segment(segment) = copy else { return Ok(0) };
-        if let Some(entry) = self.known(segment.group())?.entry(*segment) {
+        if let WalCopy::Tail { .. } = copy {
+            return Ok(0);
+        }
+        if let WalCopy::Segment(segment) = copy
+            && let Some(entry) = self.known(segment.group())?.entry(*segment)
+        {
             return Ok(entry.stored_bytes);
         }
         Ok(self.read(copy)?.1)
@@ -166,6 +171,12 @@ impl WalEvidence for StoredEvidence {
         }
         self.events.push((copy.clone(), events.clone()));
         Ok(events)
+    }
+
+    fn record_from(&mut self, copy: &WalCopy, lsn: Lsn) -> Result<Option<Lsn>, RepositoryError> {
+        let mut seeking = Seeking::new(copy.segment(), self.reader.segment_size(), lsn);
+        self.reader.server().read_copy(copy, &mut seeking)?;
+        Ok(seeking.found())
     }
 }
 

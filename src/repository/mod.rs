@@ -28,6 +28,7 @@ mod proof;
 pub mod reindex;
 mod rollups;
 mod scanning;
+mod seek;
 mod segments;
 pub mod wal;
 

@@ -178,6 +178,35 @@ pub struct ServerLimits {
     pub track_commit_timestamp: bool,
 }
 
+impl ServerLimits {
+    /// Of each setting the higher, of `wal_level` the lower: what satisfies both, and what the WAL of both has.
+    #[must_use]
+    pub fn highest(self, other: ServerLimits) -> ServerLimits {
+        ServerLimits {
+            max_connections: self.max_connections.max(other.max_connections),
+            max_worker_processes: self.max_worker_processes.max(other.max_worker_processes),
+            max_wal_senders: self.max_wal_senders.max(other.max_wal_senders),
+            max_prepared_transactions: self.max_prepared_transactions.max(other.max_prepared_transactions),
+            max_locks_per_transaction: self.max_locks_per_transaction.max(other.max_locks_per_transaction),
+            wal_level: self.wal_level.min(other.wal_level),
+            wal_log_hints: self.wal_log_hints || other.wal_log_hints,
+            track_commit_timestamp: self.track_commit_timestamp || other.track_commit_timestamp,
+        }
+    }
+
+    /// The settings that a server needs at least this high, by PostgreSQL's names.
+    #[must_use]
+    pub fn named(self) -> [(&'static str, u32); 5] {
+        [
+            ("max_connections", self.max_connections),
+            ("max_worker_processes", self.max_worker_processes),
+            ("max_wal_senders", self.max_wal_senders),
+            ("max_prepared_transactions", self.max_prepared_transactions),
+            ("max_locks_per_transaction", self.max_locks_per_transaction),
+        ]
+    }
+}
+
 /// `wal_level`: at `minimal`, WAL lacks what a restore needs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

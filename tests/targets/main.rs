@@ -3,6 +3,7 @@
 //! Each world below is drawn by hand: segments of 1 MiB, commits at LSNs and minutes, forks, backups. Where PostgreSQL
 //! itself would notice a wrong plan only after hours of replay, or not at all, the plan has to know it before.
 
+mod verdict;
 mod world;
 
 use pitr::recovery::{PlanNote, RestorePlan, TargetKind, Unreachable, WalCopy};
@@ -11,7 +12,7 @@ use pitr::wal::{EventKind, Lsn, PgTime, SegmentName, SegmentNo, ServerLimits, Wa
 use world::{World, at, min, tli};
 
 /// One timeline, a commit in each of segments 3 to 8 (minutes 30 to 80, xids 730 to 780), backups at 2 and 5.
-fn plain() -> World {
+pub(crate) fn plain() -> World {
     let mut world = World::new().segments(1, 2..=9).backup("first", 1, at(2, 40), at(2, 300), 20).backup(
         "second",
         1,
@@ -168,7 +169,7 @@ fn restore_points_of_one_name() {
 }
 
 /// A cluster brought back to minute 55 at minute 85, from there on timeline 2 with a commit at minute 90.
-fn restored() -> World {
+pub(crate) fn restored() -> World {
     plain().fork(2, 1, at(6, 900)).segments(2, 6..=8).commit(2, at(7, 1000), min(90), 760).commit(
         2,
         at(7, 2000),
@@ -208,7 +209,7 @@ fn the_gap_of_a_fork() {
     assert_eq!((plan.timeline, plan.stop.lsn), (tli(2), at(7, 1000)));
     // Minute 82: the old timeline's last commit was at 80, the new one's first came at 90.
     let refused = world.ask(TargetKind::Time(min(82))).refused();
-    let Unreachable::BetweenBranches { older, older_last, newer, fork } = refused else {
+    let Unreachable::BetweenBranches { older, older_last, newer, fork, .. } = refused else {
         panic!("two answers are possible");
     };
     assert_eq!((older, older_last, newer, fork), (tli(1), min(80), tli(2), at(6, 900)));
@@ -339,7 +340,10 @@ fn parameter_changes() {
     assert_eq!(world.ask(TargetKind::Time(min(65))).plan().limits.map(|limits| limits.max_connections), Some(500));
     assert_eq!(world.ask(TargetKind::Time(min(45))).plan().limits, None);
     let world = world.event(1, at(7, 100), 0, EventKind::ParameterChange(limits(100, WalLevel::Minimal)));
-    assert_eq!(world.ask(TargetKind::Time(min(75))).refused(), Unreachable::MinimalWal { lsn: at(7, 100) });
+    assert_eq!(
+        world.ask(TargetKind::Time(min(75))).refused(),
+        Unreachable::MinimalWal { timeline: tli(1), lsn: at(7, 100) }
+    );
 }
 
 /// An LSN inside a page header means the record behind it; between two segments, the first record of the next one.

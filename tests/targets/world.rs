@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use pitr::recovery::{
-    BackupFacts, PlanError, PlanRequest, RecoveryTarget, RestorePlan, Snapshot, StoredPartial, TargetKind, Unreachable,
-    WalCopy, WalEvidence, plan,
+    BackupFacts, PlanError, PlanRequest, RecoveryTarget, Refusal, RestorePlan, Snapshot, StoredPartial, TargetKind,
+    Unreachable, WalCopy, WalEvidence, plan,
 };
 use pitr::wal::{
     Event, EventKind, Lsn, PgTime, SegmentEnding, SegmentFacts, SegmentName, SegmentNo, SegmentSize, TimelineHistory,
@@ -83,6 +83,17 @@ impl World {
         self.event(timeline, lsn, 0, EventKind::RestorePoint { time, name: name.into() })
     }
 
+    pub(super) fn checkpoint(self, timeline: u32, lsn: Lsn, time: PgTime) -> Self {
+        let kind = EventKind::Checkpoint {
+            shutdown: false,
+            redo: lsn,
+            timeline: tli(timeline),
+            previous_timeline: tli(timeline),
+            time,
+        };
+        self.event(timeline, lsn, 0, kind)
+    }
+
     pub(super) fn backup(mut self, id: &str, timeline: u32, start: Lsn, stop: Lsn, minute: i64) -> Self {
         self.snapshot.backups.push(BackupFacts {
             id: id.into(),
@@ -152,9 +163,13 @@ impl Asked<'_> {
     }
 
     pub(super) fn refused(self) -> Unreachable {
+        self.refusal().why
+    }
+
+    pub(super) fn refusal(self) -> Refusal {
         let mut evidence = self.world.clone();
         match plan(&self.world.snapshot, &self.request, &mut evidence) {
-            Err(PlanError::Unreachable(why)) => *why,
+            Err(PlanError::Unreachable(refusal)) => *refusal,
             Err(PlanError::Evidence(never)) => match never {},
             Ok(plan) => panic!("planned: {plan:?}"),
         }
@@ -201,6 +216,14 @@ impl WalEvidence for World {
             facts.prepend(event);
         }
         Ok(facts)
+    }
+
+    /// Records are everywhere up to the last one, except in page headers.
+    fn record_from(&mut self, copy: &WalCopy, lsn: Lsn) -> Result<Option<Lsn>, Infallible> {
+        let last = self.facts(copy)?.last_record;
+        let header = if lsn.0 % MIB < 40 { 40 } else { 24 };
+        let lsn = if lsn.0 % 8192 < header { Lsn(lsn.0 / 8192 * 8192 + header) } else { lsn };
+        Ok(Some(lsn).filter(|lsn| Some(*lsn) <= last))
     }
 
     fn events(&mut self, copy: &WalCopy) -> Result<Vec<Event>, Infallible> {

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::catalog::BackupId;
+use super::TargetArgs;
 use crate::durable::Owner;
 use crate::pgdata::TargetAction;
-use crate::wal::{SystemIdentifier, TimelineId};
 
 /// Bring a cluster back to a moment, in a directory of its own
 ///
@@ -19,32 +18,10 @@ use crate::wal::{SystemIdentifier, TimelineId};
 /// without a zone is in this host's; the plan shows it back in UTC.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-#[command(group = clap::ArgGroup::new("target_kind").required(true).args(["to", "to_lsn", "to_xid", "to_name"]))]
 pub struct Args {
-    /// Time to go to, or "latest" (the end of the WAL), or "immediate" (as soon as the backup is consistent)
-    #[arg(long, value_name = "TIME", help_heading = "Where to stop")]
-    pub to: Option<String>,
-    /// WAL position to go to
-    #[arg(long, value_name = "LSN", help_heading = "Where to stop")]
-    pub to_lsn: Option<String>,
-    /// Transaction to go to
-    #[arg(long, value_name = "XID", help_heading = "Where to stop")]
-    pub to_xid: Option<String>,
-    /// Restore point to go to (made by pg_create_restore_point)
-    #[arg(long, value_name = "NAME", help_heading = "Where to stop")]
-    pub to_name: Option<String>,
-    /// Stop just before the time, position or transaction instead of just after it
-    #[arg(long, help_heading = "Where to stop")]
-    pub exclusive: bool,
-    /// Timeline to follow, instead of the newest that holds the target
-    #[arg(long, value_name = "N", value_parser = timeline, help_heading = "Where to stop")]
-    pub timeline: Option<TimelineId>,
-    /// Base backup to begin with, instead of the latest that leads to the target
-    #[arg(long, value_name = "ID", help_heading = "Where to stop")]
-    pub backup: Option<BackupId>,
-    /// Which of the cluster's system identifiers, if it went through pg_upgrade
-    #[arg(long, value_name = "ID", help_heading = "Where to stop")]
-    pub system_identifier: Option<SystemIdentifier>,
+    /// Where to stop.
+    #[command(flatten)]
+    pub stop: TargetArgs,
 
     /// Directory to restore into
     #[arg(long, value_name = "DIR", required_unless_present = "dry_run", help_heading = "Where to write")]
@@ -87,8 +64,9 @@ pub struct Args {
     /// With --start: directory of the server's binaries
     #[arg(long, value_name = "DIR", requires = "start", help_heading = "How to run")]
     pub pg_bin: Option<PathBuf>,
-    /// With --start: postgresql.conf to use, where it is not in the data directory
-    #[arg(long, value_name = "FILE", requires = "start", help_heading = "How to run")]
+    /// The postgresql.conf of the restored server, where it is not in the data directory: its settings are checked, and --start uses
+    /// it
+    #[arg(long, value_name = "FILE", help_heading = "How to run")]
     pub config_file: Option<PathBuf>,
 }
 
@@ -97,6 +75,30 @@ Examples:  pitr restore --to \"5 min ago\" --target /var/lib/postgresql/restored
            pitr restore --to \"2026-03-02 14:25:03+01\" --target /var/lib/postgresql/restored --start
            pitr restore --to-name before_migration --target /srv/clone --tablespace /fast/ts1=/srv/clone-ts1
            pitr restore --to latest --target /var/lib/postgresql/16/main --overwrite --take-over";
+
+impl Args {
+    /// A dry run without a target directory: what `pitr plan` asks for.
+    #[must_use]
+    pub fn plan(stop: TargetArgs, config_file: Option<PathBuf>) -> Args {
+        Args {
+            stop,
+            target: None,
+            waldir: None,
+            tablespace: Vec::new(),
+            overwrite: false,
+            owner: None,
+            jobs: None,
+            action: Action::Promote,
+            take_over: false,
+            wal_fetch: None,
+            dry_run: true,
+            yes: false,
+            start: false,
+            pg_bin: None,
+            config_file,
+        }
+    }
+}
 
 /// What the server does at the target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -115,16 +117,6 @@ impl From<Action> for TargetAction {
             Action::Promote => TargetAction::Promote,
             Action::Pause => TargetAction::Pause,
             Action::Shutdown => TargetAction::Shutdown,
-        }
-    }
-}
-
-/// Reads a timeline on the command line.
-pub(in crate::command) fn timeline(text: &str) -> Result<TimelineId, String> {
-    match text.parse::<u32>() {
-        Ok(number) if number > 0 => Ok(TimelineId(number)),
-        _ => {
-            Err("a timeline is a number from 1 on (file names carry it in hexadecimal, this option in decimal)".into())
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::io;
 use std::path::PathBuf;
 
+use jiff::tz::TimeZone;
+
 use crate::config::ConfigError;
 use crate::pgdata::state::Holds;
 use crate::pgdata::{PgDataError, StartError};
-use crate::recovery::{RecoveryTarget, TargetError, Unreachable};
+use crate::recovery::{RecoveryTarget, Refusal, TargetError};
 use crate::repository::RepositoryError;
 use crate::storage::StorageError;
 use crate::wal::Lsn;
@@ -24,14 +26,16 @@ pub enum RestoreError {
     #[error(transparent)]
     Target(#[from] TargetError),
     /// The target cannot be reached.
-    #[error("cannot restore cluster \"{cluster}\" to {target}: {why}")]
+    #[error("cannot restore cluster \"{cluster}\" to {target}: {}", refusal.why)]
     Unreachable {
         /// The cluster.
         cluster: String,
         /// What was asked for.
         target: RecoveryTarget,
         /// Why not, with what can be reached instead.
-        why: Box<Unreachable>,
+        refusal: Box<Refusal>,
+        /// The zone that times are shown in besides UTC.
+        zone: TimeZone,
     },
     /// Options that contradict each other.
     #[error("{0}")]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::args::server_account;
-use super::{Args, RestoreError};
+use super::{Args, RestoreError, space};
 use crate::catalog::BackupInfo;
 use crate::durable::Owner;
 use crate::pgdata::layout::Places;
@@ -74,23 +74,8 @@ pub(super) fn survey(args: &Args, info: &BackupInfo, repository: &Path) -> Resul
     }
     check_apart(&places, repository)?;
     let owner = owner(args, &target)?;
-    let free_bytes = free_bytes(&target)?;
+    let free_bytes = space::free(&target)?.bytes;
     Ok(Some(Ground { target, target_holds, waldir, tablespaces, free_bytes, places, owner, over }))
-}
-
-impl Ground {
-    /// Refuses what cannot fit. What is written over frees its own space, which is not counted here.
-    pub(super) fn check_space(&self, needed_bytes: u64) -> Result<(), RestoreError> {
-        if self.over || needed_bytes <= self.free_bytes {
-            return Ok(());
-        }
-        // Tablespaces may lie on other file systems; only where all goes to one place is the sum the question.
-        if self.tablespaces.is_empty() {
-            let (path, free_bytes) = (self.target.clone(), self.free_bytes);
-            return Err(RestoreError::NoSpace { path, needed_bytes, free_bytes });
-        }
-        Ok(())
-    }
 }
 
 /// The path without `.`, `..` and links, as far as it exists.
@@ -209,18 +194,4 @@ fn owner(args: &Args, target: &Path) -> Result<Option<Owner>, RestoreError> {
         Some(owner) => Ok(Some(owner)),
         None => Err(RestoreError::NoOwner { path: existing.to_owned() }),
     }
-}
-
-/// Free bytes of the file system that a path lies or will lie on.
-fn free_bytes(path: &Path) -> Result<u64, RestoreError> {
-    let mut existing = path;
-    while !existing.exists() {
-        match existing.parent() {
-            Some(parent) => existing = parent,
-            None => break,
-        }
-    }
-    let stat = rustix::fs::statvfs(existing)
-        .map_err(|error| RestoreError::Local { path: existing.to_owned(), source: error.into() })?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

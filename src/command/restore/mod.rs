@@ -17,35 +17,57 @@ mod ground;
 mod later_tablespaces;
 mod progress;
 mod resolve;
+mod settings;
 mod show;
+mod space;
 mod start;
 mod summary;
 mod survey;
+mod target;
+mod watched;
 mod write;
 
 use std::io::Write as _;
 
 use serde::Serialize;
 
-pub(super) use args::timeline;
 pub use args::{Action, Args};
 pub use error::RestoreError;
+pub use target::TargetArgs;
+pub(super) use target::timeline;
 
 use super::Context;
-use crate::recovery::RestorePlan;
-use crate::report::ExitStatus;
+use crate::recovery::{RecoveryTarget, Refusal, RestorePlan};
+use crate::report::{ExitStatus, Explain};
 
 /// The JSON document: the plan, and what came of it.
 #[derive(Serialize)]
 struct Document<'a> {
     cluster: &'a str,
+    reachable: bool,
     plan: &'a RestorePlan,
     files: &'a survey::Survey,
+    /// Settings that are too low for the WAL on the way.
+    settings: &'a [settings::Shortfall],
     directories: Option<&'a ground::Ground>,
+    /// The file systems to be written to.
+    disks: &'a [space::Disk],
     notes: &'a [String],
     take_over: bool,
     written: Option<&'a write::Written>,
     reached: Option<&'a start::Reached>,
+}
+
+/// The JSON document where there is no plan. The three parts are those of the message on standard error.
+#[derive(Serialize)]
+struct Refused<'a> {
+    cluster: &'a str,
+    reachable: bool,
+    target: &'a RecoveryTarget,
+    refusal: &'a Refusal,
+    error: &'a str,
+    detail: &'a str,
+    hint: &'a str,
 }
 
 /// Restores, or shows how it would.
@@ -53,20 +75,33 @@ struct Document<'a> {
 /// # Errors
 /// See [`RestoreError`]. What was written is left as a broken-off restore, which the same command continues.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, RestoreError> {
-    let resolved = resolve::resolve(args, context)?;
+    let resolved = match resolve::resolve(args, context) {
+        Ok(resolved) => resolved,
+        Err(error) => {
+            tell_refusal(&error, context)?;
+            return Err(error);
+        }
+    };
     let survey = survey::survey(&resolved.server, &resolved.info)?;
+    let settings = settings::too_low(args, &resolved, &survey)?;
     let ground = ground::survey(args, &resolved.info, &resolved.cluster.repository)?;
     if let Some(ground) = &ground {
         later_tablespaces::check(&resolved.server, &resolved.record, &resolved.plan, ground)?;
     }
     let binaries = if args.start { Some(start::programs(args, &resolved)?) } else { None };
-    let notes = show::notes(&resolved, &survey, ground.as_ref());
+    let disks = ground.as_ref().map_or_else(|| Ok(Vec::new()), |ground| space::disks(ground, &resolved, &survey))?;
+    let mut notes = show::notes(&resolved, &survey, ground.as_ref());
+    notes.extend(settings.iter().map(settings::note));
+    notes.extend(disks.iter().filter_map(space::note));
     let cluster = resolved.cluster.name.to_string();
     let document = Document {
         cluster: &cluster,
+        reachable: true,
         plan: &resolved.plan,
         files: &survey,
+        settings: &settings,
         directories: ground.as_ref(),
+        disks: &disks,
         notes: &notes,
         take_over: args.take_over,
         written: None,
@@ -74,14 +109,14 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, RestoreError> {
     };
     if !context.json {
         let mut out = context.stdout();
-        out.write_all(show::text(args, &resolved, &survey, ground.as_ref()).as_bytes())?;
+        out.write_all(show::text(args, &resolved, &survey, ground.as_ref(), &notes).as_bytes())?;
         out.flush()?;
     } else if args.dry_run {
         context.stdout().json(&document)?;
     }
     // Without a target there is only the plan; the command line allows that with --dry-run alone.
     let Some(ground) = ground.as_ref().filter(|_| !args.dry_run) else { return Ok(ExitStatus::Success) };
-    ground.check_space(survey.bytes)?;
+    space::check(ground, &disks)?;
     if !args.yes {
         ask::confirm(ground, context)?;
     }
@@ -101,4 +136,15 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, RestoreError> {
         Some(reached) if !reached.as_planned => Err(start::elsewhere(ground, reached)),
         _ => Ok(ExitStatus::Success),
     }
+}
+
+/// With `--json`, a target that cannot be reached is an answer, and stands on standard output like every other.
+fn tell_refusal(error: &RestoreError, context: &Context) -> Result<(), RestoreError> {
+    let RestoreError::Unreachable { cluster, target, refusal, .. } = error else { return Ok(()) };
+    if context.json {
+        let told = error.report();
+        let (error, detail, hint) = (&*told.what, &*told.meaning, &*told.hint);
+        context.stdout().json(&Refused { cluster, reachable: false, target, refusal, error, detail, hint })?;
+    }
+    Ok(())
 }

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::watched::Watched;
 use super::{Args, RestoreError};
 use crate::catalog::{BackupId, BackupInfo};
 use crate::command::Context;
 use crate::config::ClusterConfig;
-use crate::recovery::moment::Surroundings;
-use crate::recovery::{PlanError, PlanRequest, RecoveryTarget, RestorePlan, TargetKind, Unreachable, plan};
+use crate::recovery::{PlanError, PlanRequest, Refusal, RestorePlan, TargetKind, Unreachable, plan};
 use crate::repository::{Cluster, Repository, ServerRecord, ServerRepository};
 use crate::storage::Directory;
 
@@ -28,7 +27,7 @@ pub(super) struct Resolved {
 /// Makes the plan.
 pub(super) fn resolve(args: &Args, context: &Context) -> Result<Resolved, RestoreError> {
     let zone = TimeZone::system();
-    let target = target(args, &zone)?;
+    let target = args.stop.target(&zone)?;
     if target.kind == TargetKind::Latest && args.action != super::Action::Promote {
         let action = crate::pgdata::TargetAction::from(args.action).word();
         return Err(RestoreError::Usage(format!(
@@ -38,32 +37,23 @@ pub(super) fn resolve(args: &Args, context: &Context) -> Result<Resolved, Restor
     let cluster = context.cluster_config()?;
     let storage = Directory::open(&cluster.repository)?;
     let repository = Repository::open(Arc::new(storage))?.cluster(&cluster.name);
-    let request = PlanRequest { target, timeline: args.timeline, backup: args.backup.map(|backup| backup.to_string()) };
-    let (server, record, plan) = of_servers(&repository, &servers(args, &repository)?, &request)?;
-    let no_backup = || unreachable(&repository, &request, Unreachable::NoBackup);
+    let request =
+        PlanRequest { target, timeline: args.stop.timeline, backup: args.stop.backup.map(|id| id.to_string()) };
+    let refused = |refusal: Refusal| {
+        let (cluster, target) = (cluster.name.to_string(), request.target.clone());
+        RestoreError::Unreachable { cluster, target, refusal: Box::new(refusal), zone: zone.clone() }
+    };
+    let found = of_servers(&repository, &servers(args, &repository)?, &request, context.stderr_is_terminal)?;
+    let (server, record, plan) = found.map_err(refused)?;
+    let no_backup = || refused(Refusal::plain(Unreachable::NoBackup));
     let id: BackupId = plan.backup.id.parse().map_err(|_| no_backup())?;
     let info = server.backup_info(id)?.ok_or_else(no_backup)?;
     Ok(Resolved { cluster, server, record, info, plan, zone })
 }
 
-/// What the options ask for.
-fn target(args: &Args, zone: &TimeZone) -> Result<RecoveryTarget, RestoreError> {
-    let lookup = |name: &str| TimeZone::get(name).ok();
-    let surroundings = Surroundings { now: Timestamp::now(), zone: zone.clone(), lookup: &lookup };
-    let kind = match (&args.to, &args.to_lsn, &args.to_xid, &args.to_name) {
-        (Some(text), ..) => TargetKind::parse_to(text, &surroundings)?,
-        (_, Some(text), ..) => TargetKind::parse_lsn(text)?,
-        (_, _, Some(text), _) => TargetKind::parse_xid(text)?,
-        (_, _, _, Some(text)) => TargetKind::parse_name(text)?,
-        // The command line demands one of them.
-        (None, None, None, None) => TargetKind::Latest,
-    };
-    Ok(if args.exclusive { RecoveryTarget::exclusive(kind)? } else { RecoveryTarget::inclusive(kind) })
-}
-
 /// The system identifiers to look at, the present one first: `pg_upgrade` leaves older ones, whose backups still serve.
 fn servers(args: &Args, cluster: &Cluster) -> Result<Vec<ServerRecord>, RestoreError> {
-    let mut records = match args.system_identifier {
+    let mut records = match args.stop.system_identifier {
         Some(identifier) => vec![cluster.server_record(identifier)?],
         None => cluster.servers()?,
     };
@@ -76,21 +66,18 @@ fn of_servers(
     cluster: &Cluster,
     records: &[ServerRecord],
     request: &PlanRequest,
-) -> Result<(ServerRepository, ServerRecord, RestorePlan), RestoreError> {
+    terminal: bool,
+) -> Result<Result<(ServerRepository, ServerRecord, RestorePlan), Refusal>, RestoreError> {
     let mut refusal = None;
     for record in records {
         let server = cluster.server(record.system_identifier);
         let snapshot = server.snapshot(record)?;
-        match plan(&snapshot, request, &mut server.evidence(record)) {
-            Ok(plan) => return Ok((server, record.clone(), plan)),
-            Err(PlanError::Unreachable(why)) => drop(refusal.get_or_insert(*why)),
+        let mut evidence = Watched::new(server.evidence(record), terminal);
+        match plan(&snapshot, request, &mut evidence) {
+            Ok(plan) => return Ok(Ok((server, record.clone(), plan))),
+            Err(PlanError::Unreachable(refused)) => drop(refusal.get_or_insert(*refused)),
             Err(PlanError::Evidence(error)) => return Err(error.into()),
         }
     }
-    Err(unreachable(cluster, request, refusal.unwrap_or(Unreachable::NoBackup)))
-}
-
-fn unreachable(cluster: &Cluster, request: &PlanRequest, why: Unreachable) -> RestoreError {
-    let (cluster, target) = (cluster.name().to_string(), request.target.clone());
-    RestoreError::Unreachable { cluster, target, why: Box::new(why) }
+    Ok(Err(refusal.unwrap_or_else(|| Refusal::plain(Unreachable::NoBackup))))
 }

@@ -1,6 +1,6 @@
 //! The plan as a person reads it.
 
-use indicatif::HumanBytes;
+use indicatif::{HumanBytes, HumanCount};
 use jiff::tz::TimeZone;
 
 use super::Args;
@@ -8,12 +8,18 @@ use super::ground::Ground;
 use super::resolve::Resolved;
 use super::survey::Survey;
 use crate::pgdata::state::Holds;
-use crate::recovery::moment::{in_zone, zone_name};
-use crate::recovery::{Commit, PlanNote, RecoveryTarget, RestorePlan, TargetKind, WalCopy};
+use crate::recovery::moment::in_both;
+use crate::recovery::{Commit, Lost, PlanNote, RecoveryTarget, RestorePlan, TargetKind, WalCopy};
 use crate::wal::PgTime;
 
 /// The plan as text, one fact a line.
-pub(super) fn text(args: &Args, resolved: &Resolved, survey: &Survey, ground: Option<&Ground>) -> String {
+pub(super) fn text(
+    args: &Args,
+    resolved: &Resolved,
+    survey: &Survey,
+    ground: Option<&Ground>,
+    notes: &[String],
+) -> String {
     let Resolved { plan, zone, .. } = resolved;
     let mut text = format!("Restore of cluster \"{}\" to {}\n", resolved.cluster.name, target(&plan.target, zone));
     let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<14}{value}\n"));
@@ -25,6 +31,9 @@ pub(super) fn text(args: &Args, resolved: &Resolved, survey: &Survey, ground: Op
         "last commit",
         plan.last_commit.as_ref().map_or_else(|| "long before the backup".into(), |last| commit(last, zone)),
     );
+    if plan.target.kind != TargetKind::Latest {
+        line("lost", lost(&plan.lost, zone));
+    }
     if let Some(ground) = ground {
         line("target", format!("{}: {}", ground.target.display(), holds(ground)));
         if let Some(waldir) = &ground.waldir {
@@ -35,8 +44,8 @@ pub(super) fn text(args: &Args, resolved: &Resolved, survey: &Survey, ground: Op
         }
     }
     line("afterwards", afterwards(args));
-    for note in notes(resolved, survey, ground) {
-        line("note", note);
+    for note in notes {
+        line("note", note.clone());
     }
     text
 }
@@ -45,20 +54,11 @@ pub(super) fn text(args: &Args, resolved: &Resolved, survey: &Survey, ground: Op
 pub(super) fn target(target: &RecoveryTarget, zone: &TimeZone) -> String {
     let TargetKind::Time(time) = target.kind else { return target.to_string() };
     let exclusive = if target.inclusive { "" } else { " (exclusive)" };
-    format!("{}{exclusive}", both(time, zone))
-}
-
-/// A time in UTC, and in the local zone if that is another.
-fn both(time: PgTime, zone: &TimeZone) -> String {
-    let utc = format!("{} UTC", in_zone(time, &TimeZone::UTC).trim_end_matches("+00:00"));
-    if zone.to_offset(time.to_timestamp()).is_zero() {
-        return utc;
-    }
-    format!("{utc} ({} {})", in_zone(time, zone), zone_name(zone))
+    format!("{}{exclusive}", in_both(time, zone))
 }
 
 fn backup(plan: &RestorePlan, survey: &Survey, zone: &TimeZone) -> String {
-    let ended = both(plan.backup.stop_time, zone);
+    let ended = in_both(plan.backup.stop_time, zone);
     format!("{}, ended {ended}; {} in {} files", plan.backup.id, HumanBytes(survey.bytes), survey.files)
 }
 
@@ -85,11 +85,11 @@ fn stop(plan: &RestorePlan, zone: &TimeZone) -> String {
         (TargetKind::Latest, ..) => format!("at the end of the archived WAL, {}", stop.lsn),
         (TargetKind::Immediate, ..) => format!("as soon as the backup is consistent, at {}", stop.lsn),
         (TargetKind::Name(_), Some(time), _) => {
-            format!("at the restore point of {}, LSN {}", both(time, zone), stop.lsn)
+            format!("at the restore point of {}, LSN {}", in_both(time, zone), stop.lsn)
         }
         (_, Some(time), Some(xid)) => {
             let side = if stop.before { "before" } else { "after" };
-            format!("{side} the end of transaction {xid} of {}, LSN {}", both(time, zone), stop.lsn)
+            format!("{side} the end of transaction {xid} of {}, LSN {}", in_both(time, zone), stop.lsn)
         }
         _ if stop.before => format!("before the first record at or after LSN {}", stop.lsn),
         _ => format!("after the first record at or after LSN {}", stop.lsn),
@@ -97,7 +97,21 @@ fn stop(plan: &RestorePlan, zone: &TimeZone) -> String {
 }
 
 fn commit(commit: &Commit, zone: &TimeZone) -> String {
-    format!("{}, transaction {}, LSN {}", both(commit.time, zone), commit.xid, commit.lsn)
+    format!("{}, transaction {}, LSN {}", in_both(commit.time, zone), commit.xid, commit.lsn)
+}
+
+fn lost(lost: &Lost, zone: &TimeZone) -> String {
+    let times = |first: PgTime, last: PgTime| format!("{} and {}", in_both(first, zone), in_both(last, zone));
+    let what = match (lost.commits, &lost.first, &lost.last) {
+        (0, ..) => "nothing".to_owned(),
+        (1, Some(first), _) => format!("one commit, of {}", in_both(first.time, zone)),
+        (count, Some(first), Some(last)) => {
+            format!("{} commits between {}", HumanCount(count), times(first.time, last.time))
+        }
+        (count, ..) => format!("{} commits", HumanCount(count)),
+    };
+    let sure = if lost.complete { "" } else { " at least: WAL is missing there" };
+    format!("{what} on timeline {} up to {}{sure}", lost.timeline, lost.end)
 }
 
 fn holds(ground: &Ground) -> String {
@@ -182,10 +196,42 @@ fn plan_note(note: &PlanNote, zone: &TimeZone) -> String {
                 others.join(", ")
             )
         }
+        PlanNote::Idle { since, lsn, time } => format!(
+            "{}; a checkpoint that began {} proves it. PostgreSQL cannot stop at such a time by itself, so it is told to stop \
+             just before that checkpoint, LSN {lsn}: the state is the same",
+            since.map_or_else(
+                || "nothing was committed between the backup and this time".to_owned(),
+                |since| format!("nothing was committed between {} and this time", in_both(since, zone))
+            ),
+            in_both(*time, zone)
+        ),
+        PlanNote::EarlierTimesBehind { commits, at_least, earliest } => format!(
+            "commit times run backwards: {}{} behind the stop carry times that are not past the target, from {} on, and are LOST, \
+             because PostgreSQL stops at the first commit or rollback past the target",
+            if *at_least { "at least " } else { "" },
+            match commits {
+                1 => "one commit".to_owned(),
+                count => format!("{} commits", HumanCount(*count)),
+            },
+            in_both(*earliest, zone)
+        ),
+        PlanNote::PassedAgain { others } => {
+            let others: Vec<String> = others.iter().map(|at| format!("--to-lsn {} --exclusive", at.lsn)).collect();
+            format!(
+                "the commit times pass this time more than once, since clocks were set back or commits overtook each other; the \
+                 stop above is the one meant, the others: {}",
+                others.join(", ")
+            )
+        }
+        PlanNote::NotNewest { newer, fork } => {
+            format!(
+                "this is not the newest timeline: timeline {newer} branched off at {fork}, and is not what is restored"
+            )
+        }
         PlanNote::LaterCommitsOn { timeline, time } => {
             format!(
                 "timeline {timeline} has later commits, up to {}; --timeline {timeline} follows it",
-                both(*time, zone)
+                in_both(*time, zone)
             )
         }
     }

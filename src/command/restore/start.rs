@@ -17,7 +17,7 @@ use crate::pgdata::replay_log::Replay;
 use crate::pgdata::start::{Start, configuration_of};
 use crate::pgdata::{StartError, binaries};
 use crate::recovery::{RestorePlan, TargetKind};
-use crate::wal::{Lsn, SegmentName, ServerLimits};
+use crate::wal::{Lsn, SegmentName};
 
 /// How often a line is written where there is no terminal, and how often the bar moves where there is one: each time costs a
 /// small read in the repository.
@@ -63,7 +63,7 @@ pub(super) fn start(
         config_file,
         has_configuration,
         has_hba,
-        limits: higher(written.limits, resolved.plan.limits),
+        limits: resolved.plan.limits.map_or(written.limits, |wal| written.limits.highest(wal)),
         clone: !args.take_over,
         action: args.action.into(),
     };
@@ -81,22 +81,9 @@ fn absolute(path: &Path) -> Result<PathBuf, RestoreError> {
     std::path::absolute(path).map_err(|source| RestoreError::Local { path: path.to_owned(), source })
 }
 
-/// Of what `pg_control` and the WAL ask for, the higher.
-fn higher(control: ServerLimits, wal: Option<ServerLimits>) -> ServerLimits {
-    let wal = wal.unwrap_or(control);
-    ServerLimits {
-        max_connections: control.max_connections.max(wal.max_connections),
-        max_worker_processes: control.max_worker_processes.max(wal.max_worker_processes),
-        max_wal_senders: control.max_wal_senders.max(wal.max_wal_senders),
-        max_prepared_transactions: control.max_prepared_transactions.max(wal.max_prepared_transactions),
-        max_locks_per_transaction: control.max_locks_per_transaction.max(wal.max_locks_per_transaction),
-        ..control
-    }
-}
-
 /// Whether the server's words fit the plan's stop point.
 fn as_planned(plan: &RestorePlan, replay: &Replay) -> bool {
-    match &plan.target.kind {
+    match &plan.recovery_target.kind {
         TargetKind::Time(_) | TargetKind::Xid(_) => {
             let side = if plan.stop.before { "recovery stopping before" } else { "recovery stopping after" };
             let right_side = replay.stopped.as_deref().is_some_and(|stopped| stopped.starts_with(side));

@@ -18,7 +18,10 @@ use crate::pgdata::settings::{self, RecoverySettings};
 use crate::pgdata::{FetchCommand, PgDataError};
 use crate::recovery::WalCopy;
 use crate::repository::RepositoryError;
-use crate::wal::ServerLimits;
+use crate::wal::{PostgresMajor, ServerLimits};
+
+/// The first version that reads WAL ahead in recovery (`recovery_prefetch`).
+const FIRST_WITH_READ_AHEAD: PostgresMajor = PostgresMajor(15);
 
 /// What was written.
 #[derive(Clone, Debug, Serialize)]
@@ -112,11 +115,12 @@ fn settle_settings(layout: &Layout, block: &str) -> Result<(), RestoreError> {
 
 fn recovery_settings(args: &Args, context: &Context, resolved: &Resolved) -> Result<RecoverySettings, RestoreError> {
     Ok(RecoverySettings {
-        target: resolved.plan.target.clone(),
+        target: resolved.plan.recovery_target.clone(),
         timeline: resolved.plan.timeline,
         action: args.action.into(),
         fetch: fetch_command(args, &context.config, &resolved.cluster)?,
         take_over: args.take_over,
+        read_ahead: resolved.plan.lost.complete || resolved.info.postgres_major < FIRST_WITH_READ_AHEAD,
     })
 }
 
