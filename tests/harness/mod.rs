@@ -6,6 +6,7 @@
 //!
 //! * [`install`]: where the servers and the client tools are; [`install::majors`].
 //! * [`process`]: [`process::as_test_user`] and commands with a deadline.
+//! * [`random`]: numbers that a seed repeats.
 //! * [`by_hand`]: WAL that waits, and calls of the small programs by hand.
 //! * [`dir`]: [`TestDir`], the directory of one test.
 //! * [`server`]: [`Server`], one running cluster.
@@ -19,6 +20,7 @@ pub mod by_hand;
 pub mod dir;
 pub mod install;
 pub mod process;
+pub mod random;
 pub mod server;
 pub mod site;
 pub mod writer;
@@ -27,6 +29,7 @@ pub use by_hand::{small, traced, waiting};
 pub use dir::TestDir;
 pub use install::{Postgres, client_tool, debian, major, majors, newest};
 pub use process::{Finished, Run, as_test_user, test_user};
+pub use random::{Random, seed};
 pub use server::{Options, Server, Stop};
 pub use site::Site;
 pub use writer::{Row, Writer};

@@ -109,6 +109,8 @@ pub struct Server {
     port: u16,
     tcp: bool,
     fsync: bool,
+    /// How far its clock is from the machine's, in seconds.
+    clock_offset_s: i64,
     process: Option<Child>,
 }
 
@@ -168,6 +170,7 @@ impl Server {
             port: 5432,
             tcp: false,
             fsync: false,
+            clock_offset_s: 0,
             process: None,
         }
     }
@@ -197,6 +200,11 @@ impl Server {
         chown_to_test_user(&path);
     }
 
+    /// Sets the server's clock so many seconds before (or after) the machine's; counts from the next start on.
+    pub fn set_clock(&mut self, offset_s: i64) {
+        self.clock_offset_s = offset_s;
+    }
+
     /// Starts the server and waits until it takes connections.
     pub fn start(&mut self) {
         self.spawn();
@@ -214,13 +222,27 @@ impl Server {
         assert!(self.process.is_none(), "server {} was started already", self.name);
         let log = fs::OpenOptions::new().append(true).create(true).open(&self.log).expect("could not open the log");
         chown_to_test_user(&self.log);
-        let mut command = as_test_user(self.postgres.bin("postgres"));
+        let mut command = self.command();
         command.arg("-D").arg(&self.data).arg("-k").arg(&self.socket).arg("-p").arg(self.port.to_string());
         let listen = if self.tcp { "listen_addresses=127.0.0.1" } else { "listen_addresses=" };
         command.args(["-c", listen, "-c", if self.fsync { "fsync=on" } else { "fsync=off" }]);
         command.args(["-c", "logging_collector=off", "-c", "log_destination=stderr"]);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor can be doubled")).stderr(log);
         self.process = Some(command.spawn().expect("could not start postgres"));
+    }
+
+    fn command(&self) -> Command {
+        let program = self.postgres.bin("postgres");
+        if self.clock_offset_s == 0 {
+            return as_test_user(program);
+        }
+        assert!(Path::new(FAKE_CLOCK).exists(), "no {FAKE_CLOCK}: run scripts/install");
+        // Through env: the library leaves a semaphore behind, which must not be root's.
+        let mut command = as_test_user("/usr/bin/env");
+        command.arg(format!("LD_PRELOAD={FAKE_CLOCK}")).arg(format!("FAKETIME={:+}s", self.clock_offset_s));
+        // Intervals stay true: only what day and hour it is changes.
+        command.arg("FAKETIME_DONT_FAKE_MONOTONIC=1").arg(program);
+        command
     }
 
     /// Waits until the server has ended by itself, and tells whether with status 0.
@@ -419,6 +441,9 @@ impl Drop for Server {
         }
     }
 }
+
+/// Debian's libfaketime.
+const FAKE_CLOCK: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 /// What makes a server small and its tests telling.
 const SMALL: [(&str, &str); 9] = [

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::harness::{Options, Postgres, Row, Server, Site, Stop, Writer, wait_for};
-use super::targets::{Random, Target};
+use super::harness::{Options, Postgres, Random, Row, Server, Site, Stop, Writer, wait_for};
+use super::targets::Target;
 
 /// Rows between two of the things that happen.
 const ROWS: usize = 60;

@@ -11,15 +11,15 @@ mod harness;
 mod history;
 mod targets;
 
+use harness::{Random, seed};
 use history::History;
-use targets::Random;
 
 /// Everyday: enough targets to meet every kind. The long run has more of each.
 const EVERYDAY_TARGETS: usize = 8;
 const LONG_TARGETS: usize = 32;
 
 fn run(major: u32, targets: usize) {
-    let seed = targets::seed();
+    let seed = seed();
     println!("ledger on PostgreSQL {major}: PITR_TEST_SEED={seed}");
     let mut random = Random::new(seed ^ u64::from(major));
     let history = History::write(&harness::major(major), &mut random);
