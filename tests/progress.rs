@@ -47,8 +47,7 @@ fn a_restored_server() {
         let target = site.dir.join("clone").display().to_string();
         let words = ["--to-name", "end", "--action", "pause", "--wal-fetch", &script];
         let mut clone = site.restore("clone", &words);
-        let dry = ["restore", "--to-name", "end", "--dry-run", "--json", "--target", &target];
-        let plan = site.pitr(&dry).run().ok().stdout;
+        let plan = site.pitr(&["plan", "--to-name", "end", "--json"]).run().ok().stdout;
         let plan: Value = serde_json::from_str(&plan).expect("JSON");
         let total = plan["plan"]["wal_segments"].as_u64().expect("a number");
 

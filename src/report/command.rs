@@ -66,7 +66,7 @@ impl Explain for ProgressError {
                 ExitStatus::Target,
                 self.to_string(),
                 "The server will stop before it, or wait for WAL that is not in the archive.",
-                "\"pitr restore --dry-run\" with the same target says what can be reached instead.",
+                "\"pitr plan\" with the same target says what can be reached instead.",
             ),
             ProgressError::Output(_) => output(self.to_string()),
         }

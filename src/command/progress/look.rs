@@ -110,7 +110,9 @@ impl<'a> Looking<'a> {
         let request = PlanRequest { target: seen.asked.target.clone(), timeline, backup };
         let planned: Result<RestorePlan, _> = plan(&snapshot, &request, &mut server.evidence(&record));
         let planned = planned.map_err(|error| match error {
-            PlanError::Unreachable(why) => ProgressError::Unreachable { target: request.target.clone(), why },
+            PlanError::Unreachable(refusal) => {
+                ProgressError::Unreachable { target: request.target.clone(), why: Box::new(refusal.why) }
+            }
             PlanError::Evidence(error) => error.into(),
         })?;
         Ok(Road::new(server, record.segment_size_bytes, planned, seen.start))
@@ -129,7 +131,10 @@ impl<'a> Looking<'a> {
         };
         match (self.ask(info), &mut seen) {
             (Ok(told), None) => Ok(told),
-            (Ok(told), Some(seen)) => Ok(Seen { start: seen.start, running: Some(true), ..told }),
+            // The signal file tells a standby for certain; the server's settings do only if it streams as well.
+            (Ok(told), Some(seen)) => {
+                Ok(Seen { start: seen.start, running: Some(true), standby: seen.standby, ..told })
+            }
             // It lets nobody in before it is consistent.
             (Err(_), Some(_)) => seen.ok_or_else(|| std::io::Error::other("nothing was seen").into()),
             (Err(error), None) => Err(error),

@@ -112,7 +112,7 @@ impl CatalogCopy {
     /// Files whose pages are wanted, as far as is known by now. Ask again when they have been read.
     #[must_use]
     pub fn wanted(&self) -> Vec<RelationFile> {
-        let files = self.known_files().into_iter().map(|(file, _)| file);
+        let files = self.known_files().into_keys();
         files.filter(|file| self.files.get(file).is_none_or(|copied| !copied.finished)).collect()
     }
 

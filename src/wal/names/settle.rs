@@ -79,7 +79,7 @@ impl RelationNames {
         let listed: HashSet<Xid> = end.subtransaction_xids.iter().copied().chain([xid]).collect();
         let may_be_meant = |other: &Xid, open: &OpenTransaction| {
             // Subtransactions begin after their top transaction.
-            !listed.contains(other) && (xid.0 == 0 || precedes(xid, *other)) && !(open.prepared && !end.prepared)
+            !listed.contains(other) && (xid.0 == 0 || precedes(xid, *other)) && (!open.prepared || end.prepared)
         };
         let meant = self.open.iter().filter(|(other, open)| may_be_meant(other, open));
         let meant: Vec<Xid> = meant.map(|(other, _)| *other).collect();
