@@ -124,7 +124,9 @@ fn restore_and_start() {
     let site = site(&newest(), 14);
     let script = slow(&site, "1").display().to_string();
     let target = site.dir.join("clone");
-    let said = site.try_restore(&target, &["--to-name", "end", "--start", "--wal-fetch", &script]).ok();
+    let binaries = site.server.postgres.bin("pg_ctl").parent().expect("its directory").display().to_string();
+    let words = ["--to-name", "end", "--start", "--pg-bin", &binaries, "--wal-fetch", &script];
+    let said = site.try_restore(&target, &words).ok();
     let line = said.stderr.lines().find(|line| line.starts_with("replayed ")).unwrap_or_else(|| panic!("{said}"));
     for part in [" WAL segments, ", "commits of 20", "/s, ", " left"] {
         assert!(line.contains(part), "{line}");

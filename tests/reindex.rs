@@ -137,7 +137,7 @@ fn same_answers() {
         fs::remove_file(site.stored_path(removed)).expect("it is there");
         let status = site.pitr(&["status"]).run();
         assert!(status.stdout.contains(&format!("{removed} to {removed} (1)")), "{}", status.stdout);
-        site.pitr(&["restore", "--dry-run", "--to", "latest", "--target", "/nowhere/at/all"]).run().fails_with(12);
+        site.pitr(&["restore", "--dry-run", "--to", "latest", "--target", "/nowhere/at/all"]).run().fails_with(19);
         site.pitr(&["reindex"]).run().ok();
         assert!(site.pitr(&["status"]).run().stdout.contains(&format!("{removed} to {removed} (1)")));
     }

@@ -124,7 +124,8 @@ mod tests {
             for target in [Some(inclusive), RecoveryTarget::exclusive(kind).ok()].into_iter().flatten() {
                 let fetch = FetchCommand { environment: Vec::new(), program: "/bin/f".into(), arguments: Vec::new() };
                 let (timeline, action) = (TimelineId(11), TargetAction::Promote);
-                let settings = RecoverySettings { target, timeline, action, fetch, take_over: false };
+                let (take_over, read_ahead) = (false, false);
+                let settings = RecoverySettings { target, timeline, action, fetch, take_over, read_ahead };
                 let asked = read(&[&settings.block().expect("a block")]);
                 assert_eq!((asked.target, asked.timeline), (settings.target, AskedTimeline::Number(TimelineId(11))));
             }

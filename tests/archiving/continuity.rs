@@ -305,7 +305,7 @@ fn told_everywhere() {
         for part in [two.as_str(), one, "IS DAMAGED", &format!("good up to {start}"), "holds the same damaged bytes"] {
             assert!(said.stdout.contains(part), "{part}: {said}");
         }
-        site.pitr(&plan).run().fails_with(11).says(&format!("WAL is good up to {start}")).says(one);
+        site.pitr(&plan).run().fails_with(19).says(&format!("WAL is good up to {start}")).says(one);
         site.fetch(two).run().fails_with(201).says(&format!("WAL is good up to {start}"));
     }
     site.dir.write(site.pg_wal(two), &good);
