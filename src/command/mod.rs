@@ -13,9 +13,12 @@ pub mod check;
 pub mod config_show;
 mod context;
 pub mod fetch;
+pub mod find;
+pub mod history;
 pub mod host;
 pub mod init;
 pub mod list;
+pub mod log;
 mod output;
 pub mod plan;
 pub mod progress;
@@ -91,6 +94,8 @@ enum Verb {
     Check(check::Args),
     Backup(backup::Args),
     Plan(Box<plan::Args>),
+    Find(Box<find::Args>),
+    Log(Box<log::Args>),
     Restore(Box<restore::Args>),
     Status(status::Args),
     List(list::Args),
@@ -118,6 +123,8 @@ impl Verb {
             Verb::Check(args) => check::run(args, context).map_err(|error| error.report()),
             Verb::Backup(args) => backup::run(args, context).map_err(|error| error.report()),
             Verb::Plan(args) => plan::run(args, context).map_err(|error| error.report()),
+            Verb::Find(args) => find::run(args, context).map_err(|error| error.report()),
+            Verb::Log(args) => log::run(args, context).map_err(|error| error.report()),
             Verb::Restore(args) => restore::run(args, context).map_err(|error| error.report()),
             Verb::Status(args) => status::run(args, context).map_err(|error| error.report()),
             Verb::Progress(args) => progress::run(args, context).map_err(|error| error.report()),

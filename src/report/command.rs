@@ -12,7 +12,7 @@ use crate::command::status::StatusError;
 use crate::command::timelines::TimelinesError;
 
 /// Standard output that cannot be written to: a full disk behind a redirection, most likely.
-fn output(what: String) -> Report {
+pub(super) fn output(what: String) -> Report {
     Report::new(ExitStatus::Local, what, "The result is incomplete.", "Is the disk behind the redirection full?")
 }
 

@@ -13,6 +13,7 @@ mod call;
 mod command;
 mod config;
 pub mod fetch;
+mod history;
 mod panic;
 pub mod push;
 mod replication;

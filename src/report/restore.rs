@@ -26,6 +26,22 @@ impl Explain for RestoreError {
                 let (meaning, hint) = unreachable::told(target, refusal, zone);
                 Report::new(ExitStatus::Target, what, format!("{UNTOUCHED} {meaning}"), hint)
             }
+            RestoreError::History(error) => error.report(),
+            RestoreError::NotDropped { renamed, notes, .. } => {
+                let said = renamed.iter().chain(notes).map(|text| format!(" {text}.")).collect::<String>();
+                Report::new(
+                    ExitStatus::Target,
+                    what,
+                    format!("{UNTOUCHED}{said}"),
+                    "Is the name right? Quote it as in SQL. \"pitr log --kind drop\" shows all that was dropped.",
+                )
+            }
+            RestoreError::DroppedOften { moments, .. } => Report::new(
+                ExitStatus::Usage,
+                what,
+                format!("{UNTOUCHED} Which one is meant cannot be told: {}.", moments.join("; ")),
+                "Give the words of the one that is meant instead of --before-drop.",
+            ),
             RestoreError::Usage(_) => {
                 Report::new(ExitStatus::Usage, what, UNTOUCHED, "\"pitr help restore\" shows the options.")
             }

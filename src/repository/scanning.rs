@@ -8,7 +8,8 @@ use crate::catalog::{BackupInfo, BackupWal};
 use crate::recovery::WalCopy;
 use crate::storage::Key;
 use crate::wal::{
-    Completeness, Event, LONG_HEADER_SIZE, SegmentName, SegmentScan, SegmentScanner, SegmentSize, check_segment_header,
+    Borders, Completeness, LONG_HEADER_SIZE, PostgresMajor, RecordVisitor, SegmentName, SegmentScan, SegmentScanner,
+    SegmentSize, check_segment_header,
 };
 
 impl ServerRepository {
@@ -25,6 +26,28 @@ impl ServerRepository {
             Some(_) => Ok(()),
             None => Err(self.gone(&keys::object(&self.folder, name))),
         }
+    }
+
+    /// Shows all records of a copy to a visitor, the one over the border from the segments before too, of which `borders` has the
+    /// pieces, and takes this segment's pieces into `borders`. Gives the outcome of the scan without those.
+    ///
+    /// # Errors
+    /// It is damaged or gone, or the store fails.
+    pub fn visit(
+        &self,
+        copy: &WalCopy,
+        size: SegmentSize,
+        major: PostgresMajor,
+        borders: &mut Borders,
+        visitor: &mut impl RecordVisitor,
+    ) -> Result<SegmentScan, RepositoryError> {
+        let completeness = if copy.is_served() { Completeness::Complete } else { Completeness::MayEnd };
+        let before = Some(borders.clone());
+        let mut scanning = Scanning::new(copy.segment(), size, completeness, before, visitor);
+        self.read_copy(copy, &mut scanning)?;
+        let mut scan = scanning.finish().ok_or_else(|| self.unknown(&copy.segment().to_string()))?;
+        borders.pass(scan.head.take(), scan.tail.take(), major);
+        Ok(scan)
     }
 
     /// The object that holds a copy. The tail of a backup is none of the WAL objects.
@@ -66,24 +89,27 @@ impl ServerRepository {
 }
 
 /// Scans what is written to it.
-pub(super) struct Scanning<'a> {
+pub(super) struct Scanning<'a, V> {
     name: SegmentName,
     size: SegmentSize,
     completeness: Completeness,
     /// Bytes before the segment's header could be read.
     first: Vec<u8>,
     scanner: Option<SegmentScanner>,
-    each: &'a mut dyn FnMut(Event),
+    before: Option<Borders>,
+    visitor: &'a mut V,
 }
 
-impl<'a> Scanning<'a> {
+impl<'a, V: RecordVisitor> Scanning<'a, V> {
+    /// `before`: what ended the segments before, if the record over the border is to be visited too.
     pub(super) fn new(
         name: SegmentName,
         size: SegmentSize,
         completeness: Completeness,
-        each: &'a mut dyn FnMut(Event),
-    ) -> Scanning<'a> {
-        Scanning { name, size, completeness, first: Vec::new(), scanner: None, each }
+        before: Option<Borders>,
+        visitor: &'a mut V,
+    ) -> Scanning<'a, V> {
+        Scanning { name, size, completeness, first: Vec::new(), scanner: None, before, visitor }
     }
 
     /// The outcome; `None` if not even a header was written.
@@ -92,17 +118,20 @@ impl<'a> Scanning<'a> {
     }
 }
 
-impl Write for Scanning<'_> {
+impl<V: RecordVisitor> Write for Scanning<'_, V> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.scanner {
-            Some(scanner) => scanner.feed(bytes, self.each),
+            Some(scanner) => scanner.feed_to(bytes, self.visitor),
             None => {
                 self.first.extend_from_slice(bytes);
                 if self.first.len() >= LONG_HEADER_SIZE {
                     let header = check_segment_header(&self.first, self.name, self.size.bytes());
                     let header = header.map_err(io::Error::other)?;
                     let mut scanner = SegmentScanner::new(&header, self.completeness);
-                    scanner.feed(&std::mem::take(&mut self.first), self.each);
+                    if let Some(before) = self.before.take() {
+                        scanner = scanner.after(before);
+                    }
+                    scanner.feed_to(&std::mem::take(&mut self.first), self.visitor);
                     self.scanner = Some(scanner);
                 }
             }

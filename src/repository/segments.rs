@@ -14,8 +14,8 @@ use crate::catalog::{Border, RollUpEntry, SegmentNotes};
 use crate::codec::{DamageNote, Details, Footer, Origin};
 use crate::recovery::WalCopy;
 use crate::wal::{
-    Completeness, Damage, Event, Flaw, HeadPiece, Joined, Lsn, PostgresMajor, SegmentEnding, SegmentFacts, SegmentName,
-    SegmentNo, SegmentScan, SegmentSize, TailPiece, TimelineHistory, TimelineId, join,
+    Completeness, Damage, Event, EventsTo, Flaw, HeadPiece, Joined, Lsn, PostgresMajor, SegmentEnding, SegmentFacts,
+    SegmentName, SegmentNo, SegmentScan, SegmentSize, TailPiece, TimelineHistory, TimelineId, join,
 };
 
 /// A record spans few segments (at most 1 GiB in all); what claims more is no record.
@@ -204,7 +204,8 @@ impl SegmentReader {
 
     fn scan(&self, copy: &WalCopy, each: &mut dyn FnMut(Event)) -> Result<SegmentScan, RepositoryError> {
         let completeness = if copy.is_served() { Completeness::Complete } else { Completeness::MayEnd };
-        let mut scanning = Scanning::new(copy.segment(), self.segment_size, completeness, each);
+        let mut visitor = EventsTo(each);
+        let mut scanning = Scanning::new(copy.segment(), self.segment_size, completeness, None, &mut visitor);
         self.server.read_copy(copy, &mut scanning)?;
         scanning.finish().ok_or_else(|| self.server.unknown(&copy.segment().to_string()))
     }

@@ -4,6 +4,7 @@
 //! Start at [`Lsn`] and [`SegmentName`]; a segment's content is read by [`check_segment_header`], then
 //! [`SegmentScanner`], which yields [`Event`]s and [`SegmentFacts`].
 
+pub mod activity;
 mod backup_label;
 mod border;
 mod bytes;
@@ -51,7 +52,7 @@ pub use image::{BlockImage, DATA_PAGE_SIZE, ImageCompression, ImageError};
 pub use lsn::Lsn;
 pub use page::{HeaderError, LONG_HEADER_SIZE, SegmentHeader, WAL_PAGE_SIZE, check_segment_header};
 pub use piece::{Borders, HeadPiece, Joined, PIECE_BYTES_LIMIT, TailPiece, join};
-pub use record::{RawRecord, RecordHeader, RecordVisitor};
+pub use record::{EventsTo, RawRecord, RecordHeader, RecordVisitor};
 pub use record_start::{RecordStart, first_record_on_page};
 pub use scan::{Completeness, SegmentScan, SegmentScanner, scan_segment, scan_segment_for};
 pub use segment::{SegmentGroup, SegmentName, SegmentNo, SegmentSize};

@@ -28,6 +28,8 @@ const MAX_LENGTH: u32 = 0x3FFF_FFFF;
 pub(super) const RM_XLOG: u8 = 0;
 /// `RM_XACT_ID`
 pub(super) const RM_XACT: u8 = 1;
+/// `RM_SMGR_ID`
+pub(super) const RM_SMGR: u8 = 2;
 /// `RM_DBASE_ID`
 pub(super) const RM_DBASE: u8 = 4;
 /// `RM_TBLSPC_ID`
@@ -90,6 +92,15 @@ pub trait RecordVisitor {
 
     /// A record that was wanted; its event, if it is one, comes after it.
     fn record(&mut self, _record: &RawRecord<'_>) {}
+}
+
+/// The visitor that wants events alone.
+pub struct EventsTo<'a>(pub &'a mut dyn FnMut(Event));
+
+impl RecordVisitor for EventsTo<'_> {
+    fn event(&mut self, event: Event) {
+        (self.0)(event);
+    }
 }
 
 impl RecordHeader {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Context;
-use super::restore::timeline;
+use super::history::timeline;
 use crate::config::ConfigError;
 use crate::report::ExitStatus;
 use crate::repository::reindex::{Problem, ProblemKind};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
 
+use crate::command::history::HistoryError;
 use crate::config::ConfigError;
 use crate::pgdata::state::Holds;
 use crate::pgdata::{PgDataError, StartError};
@@ -36,6 +37,27 @@ pub enum RestoreError {
         refusal: Box<Refusal>,
         /// The zone that times are shown in besides UTC.
         zone: TimeZone,
+    },
+    /// The history could not be read.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// `--before-drop`: no table of that name was dropped.
+    #[error("no relation \"{table}\" was dropped in the archived WAL")]
+    NotDropped {
+        /// The name asked for.
+        table: String,
+        /// What was renamed instead, in words.
+        renamed: Vec<String>,
+        /// Why something may be missing.
+        notes: Vec<String>,
+    },
+    /// `--before-drop`: it was dropped more than once.
+    #[error("\"{table}\" was dropped more than once")]
+    DroppedOften {
+        /// The name asked for.
+        table: String,
+        /// The moments, each with the words that restore to just before it.
+        moments: Vec<String>,
     },
     /// Options that contradict each other.
     #[error("{0}")]

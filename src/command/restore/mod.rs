@@ -12,6 +12,7 @@
 
 mod args;
 mod ask;
+mod before_drop;
 mod error;
 mod ground;
 mod later_tablespaces;
@@ -34,7 +35,6 @@ use serde::Serialize;
 pub use args::{Action, Args};
 pub use error::RestoreError;
 pub use target::TargetArgs;
-pub(super) use target::timeline;
 
 use super::Context;
 use crate::recovery::{RecoveryTarget, Refusal, RestorePlan};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 
 use super::watched::Watched;
-use super::{Args, RestoreError};
+use super::{Args, RestoreError, before_drop};
 use crate::catalog::{BackupId, BackupInfo};
 use crate::command::Context;
 use crate::config::ClusterConfig;
@@ -27,23 +27,31 @@ pub(super) struct Resolved {
 /// Makes the plan.
 pub(super) fn resolve(args: &Args, context: &Context) -> Result<Resolved, RestoreError> {
     let zone = TimeZone::system();
-    let target = args.stop.target(&zone)?;
+    let cluster = context.cluster_config()?;
+    let storage = Directory::open(&cluster.repository)?;
+    let repository = Repository::open(Arc::new(storage))?.cluster(&cluster.name);
+    let servers = servers(args, &repository)?;
+    let mut timeline = args.stop.timeline;
+    let target = match &args.stop.before_drop {
+        Some(table) => {
+            let (target, on) = before_drop::target(table, &repository, &servers, timeline, context)?;
+            timeline = timeline.or(Some(on));
+            target
+        }
+        None => args.stop.target(&zone)?,
+    };
     if target.kind == TargetKind::Latest && args.action != super::Action::Promote {
         let action = crate::pgdata::TargetAction::from(args.action).word();
         return Err(RestoreError::Usage(format!(
             "--action {action} needs a target: at the end of the WAL a server always opens for writing"
         )));
     }
-    let cluster = context.cluster_config()?;
-    let storage = Directory::open(&cluster.repository)?;
-    let repository = Repository::open(Arc::new(storage))?.cluster(&cluster.name);
-    let request =
-        PlanRequest { target, timeline: args.stop.timeline, backup: args.stop.backup.map(|id| id.to_string()) };
+    let request = PlanRequest { target, timeline, backup: args.stop.backup.map(|id| id.to_string()) };
     let refused = |refusal: Refusal| {
         let (cluster, target) = (cluster.name.to_string(), request.target.clone());
         RestoreError::Unreachable { cluster, target, refusal: Box::new(refusal), zone: zone.clone() }
     };
-    let found = of_servers(&repository, &servers(args, &repository)?, &request, context.stderr_is_terminal)?;
+    let found = of_servers(&repository, &servers, &request, context.stderr_is_terminal)?;
     let (server, record, plan) = found.map_err(refused)?;
     let no_backup = || refused(Refusal::plain(Unreachable::NoBackup));
     let id: BackupId = plan.backup.id.parse().map_err(|_| no_backup())?;

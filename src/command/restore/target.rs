@@ -5,13 +5,14 @@ use jiff::tz::TimeZone;
 
 use super::RestoreError;
 use crate::catalog::BackupId;
+use crate::command::history::{RelationPattern, timeline};
 use crate::recovery::moment::Surroundings;
 use crate::recovery::{RecoveryTarget, TargetKind};
 use crate::wal::{SystemIdentifier, TimelineId};
 
 /// Where to stop.
 #[derive(Clone, Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("target_kind").required(true).args(["to", "to_lsn", "to_xid", "to_name", "before_xid"]))]
+#[command(group = clap::ArgGroup::new("target_kind").required(true).args(["to", "to_lsn", "to_xid", "to_name", "before_xid", "before_drop"]))]
 pub struct TargetArgs {
     /// Time to go to, or "latest" (the end of the WAL), or "immediate" (as soon as the backup is consistent)
     #[arg(long, value_name = "TIME", help_heading = "Where to stop")]
@@ -28,6 +29,9 @@ pub struct TargetArgs {
     /// Transaction to go to just before: everything committed before it is in the result, its own work is not
     #[arg(long, value_name = "XID", conflicts_with = "exclusive", help_heading = "Where to stop")]
     pub before_xid: Option<String>,
+    /// Table that was dropped: go to just before that, if the archive has one such moment ("pitr find drop" lists them)
+    #[arg(long, value_name = "TABLE", conflicts_with_all = ["exclusive", "backup"], help_heading = "Where to stop")]
+    pub before_drop: Option<RelationPattern>,
     /// Stop just before the time, position or transaction instead of just after it
     #[arg(long, help_heading = "Where to stop")]
     pub exclusive: bool,
@@ -59,15 +63,5 @@ impl TargetArgs {
         };
         let exclusive = self.exclusive || self.before_xid.is_some();
         Ok(if exclusive { RecoveryTarget::exclusive(kind)? } else { RecoveryTarget::inclusive(kind) })
-    }
-}
-
-/// Reads a timeline on the command line.
-pub(in crate::command) fn timeline(text: &str) -> Result<TimelineId, String> {
-    match text.parse::<u32>() {
-        Ok(number) if number > 0 => Ok(TimelineId(number)),
-        _ => {
-            Err("a timeline is a number from 1 on (file names carry it in hexadecimal, this option in decimal)".into())
-        }
     }
 }

@@ -34,6 +34,14 @@ pub struct RelationName {
     pub toast_of: Option<(String, String)>,
 }
 
+impl RelationName {
+    /// It is one of PostgreSQL's own, or what is too long for the rows of another table.
+    #[must_use]
+    pub fn is_of_catalog(&self) -> bool {
+        matches!(self.schema.as_str(), "pg_catalog" | "pg_toast" | "information_schema")
+    }
+}
+
 /// `schema.name`, quoted where SQL wants quotes; a TOAST table by its owner, as `toast of public.orders`.
 impl fmt::Display for RelationName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

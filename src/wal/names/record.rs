@@ -1,12 +1,11 @@
 //! Records that change the catalogs: which are wanted, and what each does.
 
 use super::super::bytes::{i32_at, u16_at, u32_at};
-use super::super::record::{RM_DBASE, RM_HEAP, RM_HEAP2, RM_XACT, RM_XLOG};
+use super::super::record::{RM_DBASE, RM_HEAP, RM_HEAP2, RM_SMGR, RM_XACT, RM_XLOG};
 use super::super::{PostgresMajor, RawRecord, RecordContent, RecordHeader, Xid};
 use super::RelationNames;
 
-/// Resource managers (`rmgrlist.h`).
-const RM_SMGR: u8 = 2;
+/// `RM_RELMAP_ID`
 const RM_RELMAP: u8 = 7;
 
 /// Operations of `RM_XLOG`: page images.

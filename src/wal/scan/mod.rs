@@ -12,8 +12,8 @@ mod walk;
 
 use super::record::HEADER_SIZE;
 use super::{
-    Borders, Damage, Event, Flaw, HeadPiece, Lsn, PIECE_BYTES_LIMIT, RecordVisitor, SegmentEnding, SegmentFacts,
-    SegmentHeader, TailPiece, WAL_PAGE_SIZE,
+    Borders, Damage, Event, EventsTo, Flaw, HeadPiece, Lsn, PIECE_BYTES_LIMIT, RecordVisitor, SegmentEnding,
+    SegmentFacts, SegmentHeader, TailPiece, WAL_PAGE_SIZE,
 };
 
 /// Most bytes of a record over page borders that are gathered to read its event. The longest commit records list
@@ -164,12 +164,6 @@ impl SegmentScanner {
     /// Takes the next bytes of the file, from its first on, in pieces of any size. Events go to `events` in LSN order.
     /// Bytes beyond the segment's size are ignored.
     pub fn feed(&mut self, bytes: &[u8], events: &mut dyn FnMut(Event)) {
-        struct EventsTo<'a>(&'a mut dyn FnMut(Event));
-        impl RecordVisitor for EventsTo<'_> {
-            fn event(&mut self, event: Event) {
-                (self.0)(event);
-            }
-        }
         self.feed_to(bytes, &mut EventsTo(events));
     }
 
