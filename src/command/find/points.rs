@@ -50,6 +50,7 @@ pub(super) fn restore_points(
                 xid: event.xid,
                 lsn: event.lsn,
                 timeline,
+                prepared: false,
                 option,
             };
             all.push((name, candidate));

@@ -63,6 +63,11 @@ fn candidate(judged: &Judged<'_>, zone: &TimeZone, out: &mut impl Write) -> io::
                 writeln!(out, "  keeps        up to transaction {} of {}", last.xid, in_both(last.time, zone))?;
             }
             writeln!(out, "  loses        {} commits", HumanCount(verdict.lost_commits))?;
+            if candidate.prepared {
+                let what =
+                    "it is still prepared there, with its locks: ROLLBACK PREPARED (pg_prepared_xacts has its name)";
+                writeln!(out, "  afterwards   {what}")?;
+            }
             writeln!(out, "  restore with {}\n", judged.command)
         }
     }

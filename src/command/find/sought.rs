@@ -51,6 +51,9 @@ pub struct Candidate {
     pub lsn: Lsn,
     /// The timeline that it lies on.
     pub timeline: TimelineId,
+    /// It was prepared before: so it is in a server restored to just before, with its locks, until somebody decides.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub prepared: bool,
     /// Words of the command line that restore to just before it.
     pub option: String,
 }
@@ -121,7 +124,8 @@ impl Sought {
         if relations.is_empty() {
             return None;
         }
-        let (xid, lsn) = (activity.event.xid, activity.lsn());
+        let (xid, lsn) = (activity.event.xid, activity.begins.unwrap_or(activity.lsn()));
+        let prepared = matches!(&activity.event.kind, EventKind::Commit(end) if end.prepared);
         let (what, option) = match &activity.event.kind {
             // The files are gone before the transaction commits.
             EventKind::DatabaseDrop { .. } => {
@@ -129,7 +133,18 @@ impl Sought {
             }
             _ => (what, format!("--before-xid {xid} --timeline {timeline}")),
         };
-        Some(Candidate { what, relations, rows, certain, time: activity.time().or(time), xid, lsn, timeline, option })
+        Some(Candidate {
+            what,
+            relations,
+            rows,
+            certain,
+            time: activity.time().or(time),
+            xid,
+            lsn,
+            timeline,
+            prepared,
+            option,
+        })
     }
 
     /// Relations that were renamed away, if that may be what is missed.

@@ -24,6 +24,10 @@ pub struct Activity {
     /// Name of the database that it happened in, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
+    /// Where it began to take effect, if that was before this record: DROP DATABASE marks the database as invalid first, which no
+    /// rollback takes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begins: Option<Lsn>,
     /// What it changed in the catalog: relations, schemas, databases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<CatalogChange>,

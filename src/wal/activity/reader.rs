@@ -29,6 +29,8 @@ pub struct ActivityReader {
     last_record: Option<Lsn>,
     last_event: Option<Lsn>,
     made: NewFiles,
+    /// Where databases became invalid that are about to be dropped.
+    invalid: HashMap<u32, Lsn>,
     /// Tables of the database whose files the record at hand removes.
     lost: Vec<RelationName>,
     /// Tables that open transactions truncated.
@@ -63,6 +65,7 @@ impl ActivityReader {
             last_record: None,
             last_event: None,
             made: NewFiles::default(),
+            invalid: HashMap::new(),
             lost: Vec::new(),
             truncated: HashMap::new(),
         }
@@ -98,6 +101,11 @@ impl ActivityReader {
 
     fn heap(&mut self, record: &RawRecord<'_>, content: &RecordContent<'_>) {
         let Some(change) = HeapChange::read(record, content) else { return };
+        if matches!(change.kind, HeapChangeKind::Inplace { .. }) && change.file.database == 0 {
+            for oid in self.names.iter().flat_map(RelationNames::invalid_databases) {
+                self.invalid.entry(oid).or_insert(record.lsn);
+            }
+        }
         self.tally.count(record.header.xid, &change);
         if !matches!(change.kind, HeapChangeKind::Delete { .. }) && !self.made.empty.is_empty() {
             self.made.empty.remove(&change.file);
@@ -146,7 +154,7 @@ impl ActivityReader {
         let unnamed = unnamed(end, &removed_files);
         let emptied = if committed { emptied(&changes, certain, &empty) } else { Vec::new() };
         let rows_cut = self.tally.overflowed() || end.cut;
-        Some(Activity { event, database, changes, emptied, unnamed, rows, rows_cut })
+        Some(Activity { event, database, begins: None, changes, emptied, unnamed, rows, rows_cut })
     }
 
     fn catalog(&mut self, event: &Event) -> CatalogChanges {
@@ -181,7 +189,11 @@ impl ActivityReader {
                     changes.extend(std::mem::take(&mut self.lost).into_iter().map(CatalogChange::RelationDropped));
                 }
                 let (emptied, unnamed, rows) = (Vec::new(), Vec::new(), Vec::new());
-                Some(Activity { event, database, changes, emptied, unnamed, rows, rows_cut: false })
+                let begins = match event.kind {
+                    EventKind::DatabaseDrop { oid } => self.invalid.remove(&oid),
+                    _ => None,
+                };
+                Some(Activity { event, database, begins, changes, emptied, unnamed, rows, rows_cut: false })
             }
         }
     }

@@ -164,6 +164,14 @@ impl RelationNames {
         row::name(self.stores.get(&self.databases_file?)?.get(*tid)?.data())
     }
 
+    /// Databases that DROP DATABASE marked as invalid (`DATCONNLIMIT_INVALID_DB`): nobody can connect any more, whatever becomes
+    /// of the transaction.
+    pub fn invalid_databases(&self) -> impl Iterator<Item = u32> {
+        let store = self.databases_file.and_then(|file| self.stores.get(&file));
+        let rows = self.database_rows.iter().filter_map(move |(oid, tid)| Some((*oid, store?.get(*tid)?)));
+        rows.filter(|(_, tuple)| row::is_invalid_database(tuple.data(), self.major)).map(|(oid, _)| oid)
+    }
+
     /// A schema's name, in the committed state.
     #[must_use]
     pub fn schema_name(&self, database: u32, oid: u32) -> Option<String> {

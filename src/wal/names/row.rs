@@ -19,7 +19,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::super::PostgresMajor;
-use super::super::bytes::u32_at;
+use super::super::bytes::{i32_at, u32_at};
 
 /// Bytes of a name, zeros behind it included (`NAMEDATALEN`).
 const NAME_SIZE: usize = 64;
@@ -50,6 +50,13 @@ pub enum RelationKind {
     PartitionedIndex,
     /// Property graphs and what else later versions have.
     Other,
+}
+
+/// Whether a row of `pg_database` says `DATCONNLIMIT_INVALID_DB` as its `datconnlimit`.
+pub(super) fn is_invalid_database(data: &[u8], major: PostgresMajor) -> bool {
+    // 15 made the two columns before it longer than a name.
+    let at = if major.0 >= 15 { 80 } else { 208 };
+    i32_at(data, at) == Some(-2)
 }
 
 impl RelationKind {
