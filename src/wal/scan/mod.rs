@@ -6,6 +6,8 @@
 //! of two segments are left to [`join`](super::join).
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 mod verdict;
 mod walk;
