@@ -3,10 +3,14 @@
 
 #![no_main]
 
+use everything::Everything;
 use pitr::wal::{
     Borders, Completeness, LONG_HEADER_SIZE, Lsn, SegmentHeader, SegmentName, SegmentNo, SegmentScan, SegmentScanner,
     SegmentSize, TimelineId, WAL_PAGE_SIZE, scan_segment,
 };
+
+#[path = "../everything.rs"]
+mod everything;
 
 /// Bytes of a record's header; its checksum is in the last four.
 const HEADER: usize = 24;
@@ -29,6 +33,14 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         assert!(completeness == Completeness::Complete || scan.damage.is_none(), "what may end is not damaged");
         let whole = scan_segment(&bytes, &header, completeness);
         assert_eq!(in_pieces(&bytes, &header, completeness), whole, "the size of pieces must not matter");
+        let mut everything = Everything::new(header.major);
+        let mut scanner = SegmentScanner::new(&header, completeness).after(borders.clone());
+        scanner.feed_to(&bytes, &mut everything);
+        everything.finish();
+        assert_eq!(
+            SegmentScan { events: whole.events, ..scanner.finish() },
+            scan_segment(&bytes, &header, completeness)
+        );
         borders.pass(scan.head, scan.tail, header.major);
     }
 });

@@ -3,6 +3,8 @@
 //!
 //! Servers write records of every kind, crash, lose the end of a record, recover, and go to a new timeline. 15, 16 and 18 are the majors whose
 //! `pg_waldump` can be had; Debian's 15 is built with LZ4 and Zstandard.
+//!
+//! `PITR_WRITE_SEEDS=DIR` keeps a record of each kind as a seed for the fuzz target `wal_record`.
 
 mod compare;
 #[path = "../harness/mod.rs"]
@@ -10,6 +12,7 @@ mod harness;
 mod ours;
 mod pages;
 mod record;
+mod seeds;
 mod theirs;
 mod work;
 
@@ -127,6 +130,7 @@ fn compare(postgres: &Postgres, manner: &Manner, transactions: u32) {
         let theirs = theirs::read(postgres, &archive, &name(first), &name(last));
         let ours = ours::read(&segments, false).records;
         compare::same(&ours, &theirs, &what);
+        seeds::write(postgres, &segments);
         words.extend(compare::event_words(&theirs));
         managers.extend(ours.iter().map(|read| read.record.manager));
         eprintln!("{what}: {} records agree", ours.len());
