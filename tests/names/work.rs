@@ -171,8 +171,9 @@ pub(super) fn ordinary(work: &mut Work<'_>, checkpoints: &str) {
         CLUSTER s2.b USING a_pkey
         REINDEX TABLE s2.b
         ALTER TABLE s2.b ALTER COLUMN i TYPE bigint
-        ANALYZE
-        VACUUM
+        ANALYZE s2.b
+        VACUUM pg_class
+        VACUUM s2.b
     ",
     );
     work.run("postgres", checkpoint);
@@ -188,7 +189,7 @@ pub(super) fn ordinary(work: &mut Work<'_>, checkpoints: &str) {
         TRUNCATE orders RESTART IDENTITY
         REFRESH MATERIALIZED VIEW shop.mv
         CREATE TEMP TABLE temporary(i int, t text)
-        CREATE TABLE moved AS SELECT * FROM lines
+        CREATE TABLE moved AS SELECT * FROM s2.b
         BEGIN; DROP TABLE moved; CREATE TABLE moved(x int); COMMIT
         BEGIN; ALTER TABLE moved RENAME TO gone; DROP TABLE shop.carts CASCADE; ROLLBACK
         BEGIN; CREATE TABLE n1(i int); SAVEPOINT a; ALTER TABLE n1 RENAME TO n2; ROLLBACK TO a; CREATE TABLE n3(i int); COMMIT
@@ -204,7 +205,7 @@ pub(super) fn ordinary(work: &mut Work<'_>, checkpoints: &str) {
         COMMIT PREPARED 'p1'
         ROLLBACK PREPARED 'p2'
         COMMIT PREPARED 'before'
-        DROP TABLE orders
+        DROP TABLE orders CASCADE
         DROP SCHEMA shop CASCADE
         CREATE ROLE owner
         CREATE TABLE owned(i int)
