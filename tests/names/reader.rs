@@ -111,6 +111,7 @@ impl Judge {
     }
 
     fn compare(&mut self, look: &Look) {
+        self.names.pass(look.lsn);
         self.outcome.looks += 1;
         for (file, told) in &look.files {
             self.outcome.asked += 1;

@@ -172,6 +172,9 @@ impl ActivityReader {
             return None;
         }
         self.last_event = Some(event.lsn);
+        if let Some(names) = &mut self.names {
+            names.pass(event.lsn);
+        }
         match event.kind {
             EventKind::Commit(_) | EventKind::Abort(_) => self.ended(event),
             EventKind::Truncate { database, ref relations } => {

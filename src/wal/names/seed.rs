@@ -198,8 +198,12 @@ impl CatalogCopy {
         }
         for (database, (tablespace, map)) in &self.maps {
             names.set_map(*database, *tablespace, map.clone());
-            let known = names.databases.get(database);
-            if known.is_none_or(|known| known.relations.is_empty() || known.schemas.is_empty()) {
+            // Rows may be there and not be visible before the backup's stop point.
+            let has_rows = |catalog: Catalog| {
+                let mut of_database = files.iter().filter(|(file, of)| **of == catalog && file.database == *database);
+                of_database.any(|(file, _)| self.files.get(file).is_some_and(|copied| !copied.rows.is_empty()))
+            };
+            if !has_rows(Catalog::Relations) || !has_rows(Catalog::Schemas) {
                 names.notes.insert(NamesNote::NotInBackup { database: *database, what: "pg_class or pg_namespace" });
             }
         }

@@ -50,8 +50,8 @@ impl RelationNames {
         }
     }
 
-    /// Reading has come to `lsn`. At the backup's stop point everything that its copy knew to have ended has been passed.
-    pub(super) fn pass(&mut self, lsn: Lsn) {
+    /// Tells that reading has come to `lsn`, before the next record or event if names are asked for there. At the backup's stop point everything that its copy knew to have ended has been passed.
+    pub fn pass(&mut self, lsn: Lsn) {
         if self.settled_at.is_some_and(|stop| lsn >= stop) {
             self.settled_at = None;
             let fates = std::mem::take(&mut self.fates);
