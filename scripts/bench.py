@@ -202,6 +202,12 @@ class Server:
             time.sleep(0.1)
         sys.exit("the server does not start: see server.log")
 
+    def segments_from(self, first):
+        """Complete segments in pg_wal, from one on."""
+        current = self.sql("SELECT pg_walfile_name(pg_current_wal_lsn())")
+        names = (name for name in os.listdir(self.data / "pg_wal") if len(name) == 24)
+        return sorted(name for name in names if first < name < current)
+
     def stop(self):
         if self.process:
             # An immediate stop writes no checkpoint, archives nothing more, and is quick.
@@ -523,6 +529,69 @@ def measure_plan(options):
     return "\n".join(lines) + "\n"
 
 
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def measure_reading(server, options):
+    """How quickly stored WAL is read: in memory, and out of the archive by the commands that do."""
+    tool = Pitr(server)
+    server.start("archive_timeout=0")
+    tool.fresh()
+    server.archive_with(tool.archive_command())
+    run(tool.backup())
+    first = server.sql("SELECT pg_walfile_name(pg_switch_wal())")
+    say(f"writing {options.segments} segments of pgbench's WAL")
+    while len(written := server.segments_from(first)) < options.segments:
+        run([server.tools / "pgbench", "-n", "-c", 4, "-j", 2, "-T", 5])
+    server.sql("SELECT pg_switch_wal()")
+    while any((server.status() / f"{name}.ready").exists() for name in written):
+        time.sleep(0.1)
+    server.archive_with("")
+    # As many as stay in memory beside everything else.
+    files = [server.data / "pg_wal" / name for name in written[:40]]
+    speeds = json.loads(run([server.place / "bin/scan-speed", 2 * options.repeat + 1, *files]))
+    server.stop()
+    in_memory = [
+        ("scan: every record proved, events read", "scan"),
+        ("floor: checksums of the records alone", "record_checksums"),
+        ("floor: one checksum over each page", "page_checksums"),
+        ("floor: reading memory", "read"),
+    ]
+    pitr = [tool.program("pitr"), "--config", tool.config]
+    out_of_archive = [
+        ("`log --numbers --kind drop`: all events and rows, no names", ["log", "--numbers", "--kind", "drop"]),
+        ("`log --kind drop`: the same with names", ["log", "--kind", "drop"]),
+        ("`log --summary`", ["log", "--summary"]),
+        ("`log --json`: every commit with its rows", ["log", "--json"]),
+        ("`find update pgbench_accounts --limit 1`", ["find", "update", "pgbench_accounts", "--limit", "1"]),
+    ]
+    megabytes = len(written) * SEGMENT_BYTES / 1e6
+    lines = [
+        "## Reading WAL\n",
+        f"{speeds['records'] / (speeds['bytes'] / SEGMENT_BYTES):.0f} records a segment of pgbench's WAL; one core, "
+        f"{len(files)} segments in memory. By `scripts/bench read`, {machine()}.\n",
+        "| in memory | GB/s, median (best) |",
+        "|---|---|",
+    ]
+    for name, key in in_memory:
+        speed = speeds["bytes_a_second"][key]
+        lines.append(f"| {name} | {speed['median'] / 1e9:.2f} ({speed['best'] / 1e9:.2f}) |")
+    lines += [
+        f"\n{len(written)} segments ({megabytes:.0f} MB) out of a directory, LZ4, from the page cache.\n",
+        "| command | wall s (range) | MB/s of WAL | peak MiB |",
+        "|---|---|---|---|",
+    ]
+    for name, words in out_of_archive:
+        runs = [timed([*pitr, *words]) for _ in range(options.repeat)]
+        walls = [wall for wall, _ in runs]
+        say(f"{name}: {[round(wall, 2) for wall in walls]}")
+        middle, peak = statistics.median(walls), max(kib for _, kib in runs) / 1024
+        spread = f"{min(walls):.2f}–{max(walls):.2f}"
+        lines.append(f"| {name} | {middle:.2f} ({spread}) | {megabytes / middle:.0f} | {peak:.0f} |")
+    shutil.rmtree(tool.home, ignore_errors=True)
+    return "\n".join(lines) + "\n"
+
+
 # The report -----------------------------------------------------------------------------------------------------------
 
 
@@ -588,7 +657,7 @@ def measure(server, options):
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench")
-    parser.add_argument("what", nargs="?", default="all", choices=["archive", "backup", "restore", "plan", "all"])
+    parser.add_argument("what", nargs="?", default="all", choices=["archive", "backup", "restore", "read", "plan", "all"])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--scale", type=int, default=200)
     parser.add_argument("--segments", type=int, default=200)
@@ -608,7 +677,7 @@ def main():
     server = Server(options.place, options.cache)
     try:
         server.make(options.scale, options.segments)
-        parts = measure(server, options)
+        parts = [measure_reading(server, options)] if options.what == "read" else measure(server, options)
     finally:
         if server.process:
             server.process.send_signal(signal.SIGQUIT)

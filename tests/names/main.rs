@@ -9,10 +9,12 @@ mod harness;
 mod reader;
 mod work;
 
-use harness::{Options, Postgres, Site, majors, newest};
+use std::time::Duration;
+
+use harness::{Options, Postgres, Run, Site, majors, newest};
 use pitr::catalog::BackupId;
 use reader::{Outcome, read};
-use work::{Work, ordinary};
+use work::{Churn, Work, ordinary};
 
 /// What a test wants of the server.
 fn options(segment_size_mib: u32) -> Options {
@@ -48,12 +50,69 @@ fn names_after(site: &Site, steps: impl FnOnce(&mut Work<'_>)) -> Outcome {
 /// is said to change is what changed.
 #[test]
 fn every_name_is_right_and_there() {
-    for postgres in majors() {
-        let site = site(&postgres, options(16));
-        let outcome = names_after(&site, |work| ordinary(work, "fast"));
-        outcome.assert_right();
-        outcome.assert_complete();
+    let majors = majors();
+    let ends = [majors.first(), majors.last().filter(|_| majors.len() > 1)];
+    ends.into_iter().flatten().for_each(every_name);
+}
+
+/// The same on the majors between.
+#[test]
+#[ignore = "takes minutes: run by scripts/test --torture"]
+fn every_name_on_every_major() {
+    let majors = majors();
+    majors.iter().skip(1).take(majors.len().saturating_sub(2)).for_each(every_name);
+}
+
+fn every_name(postgres: &Postgres) {
+    let site = site(postgres, options(16));
+    let outcome = names_after(&site, |work| ordinary(work, "fast"));
+    outcome.assert_right();
+    outcome.assert_complete();
+}
+
+/// Promise: a base backup that is taken while tables are made, renamed and dropped in several sessions, and a crash in the middle of
+/// such work, give no wrong name.
+#[test]
+fn a_busy_backup_and_a_crash() {
+    let mut site = site(&newest(), options(16));
+    let mut work = Work::new(&site);
+    work.prepare();
+    let sessions: Vec<Churn> = (0..3).map(|number| Churn::start(&site, number)).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    site.pitr(&["backup", "--checkpoint", "fast"]).run_within(Duration::from_secs(60)).ok();
+    std::thread::sleep(Duration::from_millis(300));
+    drop(sessions);
+    work.look("after the busy time");
+    work.run("postgres", "ALTER TABLE \"Odd \"\"name\" RENAME TO even");
+    let mut looks = work.looks();
+    let id = site.archived().backups().expect("backups").pop().expect("one backup").id;
+
+    let mut open = site.server.client();
+    open.batch_execute(
+        "BEGIN; ALTER TABLE even RENAME TO never; CREATE TABLE never2(i int); DROP TABLE shop.carts CASCADE",
+    )
+    .expect("it waits");
+    // What is written after it makes its WAL durable.
+    site.server.run("CREATE TABLE before_the_crash(i int)");
+    site.server.kill9();
+    drop(open);
+    site.server.start();
+    let mut work = Work::new(&site);
+    work.look("after the crash");
+    work.run(
+        "postgres",
+        "ALTER TABLE even RENAME TO odd\nCREATE TABLE after_the_crash(i int)\nVACUUM pg_class\nDROP TABLE odd",
+    );
+    for number in 0..3 {
+        drop(Churn::start(&site, 10 + number));
     }
+    work.look("at the end");
+    looks.extend(work.looks());
+    site.server.archive_all();
+    let start = site.archived().backup_info(id).expect("readable").expect("there").start_lsn;
+    let outcome = read(&site, start, site.archived().names_of_backup(id).expect("the catalog is in the backup"), looks);
+    outcome.assert_right();
+    outcome.assert_known(0.99);
 }
 
 /// Promise: borders of segments in the middle of records, compressed images and logical WAL change nothing.

@@ -25,7 +25,7 @@ pub(super) struct Outcome {
 impl Outcome {
     pub(super) fn assert_right(&self) {
         assert!(self.wrong.is_empty(), "{} wrong: {:#?}", self.wrong.len(), &self.wrong[..self.wrong.len().min(20)]);
-        assert!(self.looks > 10, "only {} looks were compared", self.looks);
+        assert!(self.looks > 5, "only {} looks were compared", self.looks);
     }
 
     pub(super) fn assert_complete(&self) {

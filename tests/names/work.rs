@@ -1,6 +1,9 @@
 //! DDL of every kind, and what SQL says after each step.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use pitr::wal::{Lsn, RelationFile};
 use postgres::{Client, NoTls};
@@ -152,6 +155,46 @@ fn kind(relkind: i8) -> String {
         other => panic!("{} has a file", other as char),
     };
     name.to_owned()
+}
+
+/// A session that makes, renames and drops tables until it is dropped, some of them in vain.
+pub(super) struct Churn {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Churn {
+    pub(super) fn start(site: &Site, number: u32) -> Churn {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (mut client, seen) = (site.server.client(), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            for round in 0.. {
+                let name = format!("churn_{number}_{round}");
+                let end = if round % 3 == 0 { "ROLLBACK" } else { "COMMIT" };
+                let steps = [
+                    format!("CREATE TABLE {name}(i int, t text)"),
+                    format!("BEGIN; ALTER TABLE {name} RENAME TO {name}_b; CREATE SCHEMA s_{name}; {end}"),
+                    format!("BEGIN; SAVEPOINT a; DROP TABLE IF EXISTS {name}, {name}_b; ROLLBACK TO a; COMMIT"),
+                    format!("DROP TABLE IF EXISTS {name}_b"),
+                ];
+                steps
+                    .iter()
+                    .for_each(|step| client.batch_execute(step).unwrap_or_else(|error| panic!("{step}: {error}")));
+                if seen.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        Churn { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Churn {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let outcome = self.thread.take().map(JoinHandle::join);
+        assert!(outcome.is_none_or(|outcome| outcome.is_ok()) || std::thread::panicking(), "a session failed");
+    }
 }
 
 /// DDL of every kind, with and without checkpoints between.
