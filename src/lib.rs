@@ -3,7 +3,7 @@
 //! The archive knows what happened when. It reads the WAL it stores, so it can say before a restore begins whether a
 //! moment can be reached, which commit comes last before it, and what would be lost after it.
 //!
-//! # The three roads
+//! # The four roads
 //!
 //! ```text
 //! archive  pg_wal/%f ─► pitr-wal-push ─► wal: is it what its name says? what happened in it?
@@ -15,6 +15,8 @@
 //! restore  catalog + WAL ─► recovery: target ─► plan ─► shown, asked
 //!                                          └► pgdata: files checked, pg_control last, recovery settings
 //!                                               └► PostgreSQL ─► pitr-wal-fetch %f ─► repository
+//!
+//! history  repository: WAL of a timeline ─► wal::activity: commits, names, rows ─► pitr log, pitr find
 //! ```
 //!
 //! # Layers

@@ -41,8 +41,11 @@ fn progress(site: &Site, words: &[&str]) -> (i32, Value) {
 /// segments, with the commit time reached; at the target the server itself tells the exact place; after the end it says so.
 #[test]
 fn a_restored_server() {
-    for postgres in majors() {
-        let site = site(&postgres, 6);
+    let majors = majors();
+    // The oldest and the newest: what they say of themselves differs.
+    let ends = [majors.first(), majors.last().filter(|_| majors.len() > 1)];
+    for postgres in ends.into_iter().flatten() {
+        let site = site(postgres, 6);
         let script = slow(&site, "0.7").display().to_string();
         let target = site.dir.join("clone").display().to_string();
         let words = ["--to-name", "end", "--action", "pause", "--wal-fetch", &script];
@@ -62,10 +65,13 @@ fn a_restored_server() {
             if seen.last() != Some(&done) {
                 seen.push(done);
             }
-            (done + 1 == total && clone.try_client().is_some()).then_some(())
+            // From 15 on the server asks for what lies behind the target too, before it stops there.
+            (done + 1 >= total && clone.try_client().is_some()).then_some(())
         });
         assert!(seen.len() >= 3 && seen.is_sorted(), "PostgreSQL {}: {seen:?} of {total}", postgres.major);
 
+        let paused = "SELECT pg_is_wal_replay_paused()";
+        wait_for("the pause at the target", || (clone.ask(paused) == "t").then_some(()));
         let conninfo = clone.conninfo();
         let exact = || {
             let (code, found) = progress(&site, &["--data", &target, "--conninfo", &conninfo]);

@@ -64,6 +64,8 @@ fn runbook() {
                 .server
                 .ask("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || 'Z'");
             site.server.run("INSERT INTO t VALUES (2)");
+            site.server.run("CREATE TABLE orders(a int)");
+            site.server.run("DROP TABLE orders");
             site.server.archive_all();
         }
     }

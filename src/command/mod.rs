@@ -63,6 +63,8 @@ Set up:   pitr init                  make the repository, see what the server st
 Look:     pitr status                what can be restored, and how fresh the archive is
           pitr list                  the base backups
           pitr timelines             forks and branches, who archived them, which one is live
+          pitr log                   what happened: commits, rows, drops, restore points
+          pitr find drop TABLE       when it was dropped (truncated, emptied), and what brings it back
 Restore:  pitr plan --to \"5 min ago\"   whether that moment can be reached, what is kept and what is lost
           pitr restore --to \"2026-03-02 14:25:00+01\" --target /var/lib/postgresql/restored --dry-run
           pitr progress --data /var/lib/postgresql/restored

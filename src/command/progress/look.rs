@@ -143,8 +143,8 @@ impl<'a> Looking<'a> {
 
     fn ask(&self, info: &ConnInfo) -> Result<Seen, ProgressError> {
         const QUESTION: &str = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn(), \
-             extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) * 1000000, \
-             extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000, \
+             (extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) * 1000000)::bigint, \
+             (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint, \
              (SELECT system_identifier FROM pg_catalog.pg_control_system()), \
              (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), \
              pg_catalog.current_setting('primary_conninfo', true) <> ''";
