@@ -197,7 +197,7 @@ fn changed(
     for rows in activity.rows.iter().filter(|_| activity.is_commit()) {
         let Some(relation) = &rows.relation else { continue };
         if relation.kind != RelationKind::Toast && pattern.matches(relation) && enough(&rows.counts) {
-            relations.push(relation.clone());
+            relations.push(RelationName::clone(relation));
             all.add(rows.counts);
         }
     }

@@ -56,7 +56,7 @@ fn headline(activity: &Activity) -> String {
         EventKind::TablespaceDrop { oid } => format!("tablespace {oid} dropped"),
         EventKind::DatabaseCreate { oid, .. } => format!("files of database {oid} made"),
         EventKind::DatabaseDrop { oid } => {
-            let name = activity.database.as_ref().map_or_else(|| oid.to_string(), Clone::clone);
+            let name = activity.database.as_ref().map_or_else(|| oid.to_string(), ToString::to_string);
             format!("files of database {name} REMOVED (transaction {xid} has yet to commit)")
         }
         EventKind::Truncate { relations, .. } => format!("transaction {xid} truncates {} tables", relations.len()),

@@ -8,6 +8,8 @@
 mod reader;
 mod tally;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::names::{CatalogChange, RelationName};
@@ -23,7 +25,7 @@ pub struct Activity {
     pub event: Event,
     /// Name of the database that it happened in, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub database: Option<String>,
+    pub database: Option<Arc<str>>,
     /// Where it began to take effect, if that was before this record: DROP DATABASE marks the database as invalid first, which no
     /// rollback takes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,7 +54,7 @@ pub struct RelationRows {
     pub file: RelationFile,
     /// Its name, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub relation: Option<RelationName>,
+    pub relation: Option<Arc<RelationName>>,
     /// How many.
     #[serde(flatten)]
     pub counts: RowCounts,
@@ -106,7 +108,7 @@ impl Activity {
         });
         changed
             .chain(self.emptied.iter().map(|emptied| &emptied.relation))
-            .chain(self.rows.iter().filter_map(|rows| rows.relation.as_ref()))
+            .chain(self.rows.iter().filter_map(|rows| rows.relation.as_deref()))
     }
 
     /// The transaction that ended here is this one, or this was a part of it.

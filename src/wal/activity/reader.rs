@@ -1,6 +1,9 @@
 //! `ActivityReader`: puts together what transactions did, from their records.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::super::bytes::u32_at;
 use super::super::names::{CatalogChange, CatalogChanges, RelationKind, RelationName, RelationNames};
@@ -24,6 +27,7 @@ pub struct ActivityReader {
     /// `None`: relations are told by their files' numbers.
     names: Option<RelationNames>,
     tally: RowTally,
+    known: KnownNames,
     start: Lsn,
     /// The last record that was taken in, and the last event: another copy of the segment may bring them again.
     last_record: Option<Lsn>,
@@ -45,6 +49,43 @@ pub struct ActivityVisitor<'a, F> {
     each: F,
 }
 
+/// Names that were asked for before: the same few tables are changed again and again.
+#[derive(Debug, Default)]
+struct KnownNames {
+    /// The names' own count, at which these were right.
+    generation: u64,
+    relations: FxHashMap<RelationFile, Option<Arc<RelationName>>>,
+    databases: FxHashMap<u32, Option<Arc<str>>>,
+}
+
+impl KnownNames {
+    /// The relation that has a file, as the parts of a transaction see it.
+    fn relation(
+        &mut self,
+        names: &RelationNames,
+        mut xids: impl Iterator<Item = Xid> + Clone,
+        file: RelationFile,
+    ) -> Option<Arc<RelationName>> {
+        if xids.clone().any(|xid| names.has_own(xid)) {
+            return xids.find_map(|xid| names.name_of_for(xid, file)).map(Arc::new);
+        }
+        self.renew(names);
+        let ask = || xids.find_map(|xid| names.name_of_for(xid, file)).map(Arc::new);
+        self.relations.entry(file).or_insert_with(ask).clone()
+    }
+
+    fn database(&mut self, names: &RelationNames, oid: u32) -> Option<Arc<str>> {
+        self.renew(names);
+        self.databases.entry(oid).or_insert_with(|| names.database_name(oid).map(Arc::from)).clone()
+    }
+
+    fn renew(&mut self, names: &RelationNames) {
+        if self.generation != names.generation() {
+            *self = KnownNames { generation: names.generation(), ..KnownNames::default() };
+        }
+    }
+}
+
 /// Files that open transactions made.
 #[derive(Debug, Default)]
 struct NewFiles {
@@ -61,6 +102,7 @@ impl ActivityReader {
             major,
             names,
             tally: RowTally::default(),
+            known: KnownNames::default(),
             start,
             last_record: None,
             last_event: None,
@@ -133,11 +175,11 @@ impl ActivityReader {
         let parts = &end.subtransaction_xids;
         let all = || [event.xid].into_iter().chain(parts.iter().copied());
         let counted = self.tally.take(event.xid, parts);
-        let names = self.names.as_ref();
+        let (names, known) = (self.names.as_ref(), &mut self.known);
         let rows: Vec<RelationRows> = counted
             .into_iter()
             .map(|(file, counts)| {
-                let relation = names.and_then(|names| all().find_map(|xid| names.name_of_for(xid, file)));
+                let relation = names.and_then(|names| known.relation(names, all(), file));
                 RelationRows { file, relation, counts }
             })
             .collect();
@@ -161,10 +203,10 @@ impl ActivityReader {
         self.names.as_mut().map(|names| names.event(event)).unwrap_or_default()
     }
 
-    fn database_of(&self, end: &TransactionEnd, rows: &[RelationRows]) -> Option<String> {
+    fn database_of(&mut self, end: &TransactionEnd, rows: &[RelationRows]) -> Option<Arc<str>> {
         let names = self.names.as_ref()?;
         let of_rows = || rows.iter().map(|rows| rows.file.database).find(|oid| *oid != 0);
-        names.database_name(end.database.filter(|oid| *oid != 0).or_else(of_rows)?)
+        self.known.database(names, end.database.filter(|oid| *oid != 0).or_else(of_rows)?)
     }
 
     fn event(&mut self, event: Event) -> Option<Activity> {
@@ -184,7 +226,9 @@ impl ActivityReader {
             }
             _ => {
                 let database = match event.kind {
-                    EventKind::DatabaseDrop { oid } => self.names.as_ref().and_then(|names| names.database_name(oid)),
+                    EventKind::DatabaseDrop { oid } => {
+                        self.names.as_ref().and_then(|names| names.database_name(oid)).map(Arc::from)
+                    }
                     _ => None,
                 };
                 let CatalogChanges { mut changes, .. } = self.catalog(&event);
@@ -221,7 +265,9 @@ impl ActivityReader {
             {
                 self.lost = tables(names, oid);
             }
-            names.record(record);
+            if let Some(content) = &content {
+                names.content(record, content);
+            }
         }
         let Some(content) = content else { return };
         match record.header.manager {

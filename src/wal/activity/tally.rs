@@ -1,7 +1,8 @@
 //! `RowTally`: rows that open transactions inserted, updated and deleted, by relation.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::super::{HeapChange, HeapChangeKind, RelationFile, Xid};
@@ -39,7 +40,7 @@ impl RowCounts {
 /// Rows of open transactions.
 #[derive(Clone, Debug, Default)]
 pub struct RowTally {
-    open: HashMap<Xid, Vec<(RelationFile, RowCounts)>>,
+    open: FxHashMap<Xid, Vec<(RelationFile, RowCounts)>>,
     /// There were too many of them: some are not counted.
     overflowed: bool,
 }

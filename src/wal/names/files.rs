@@ -5,7 +5,9 @@
 //! catalogs it is the one that the transaction made last. The file's pages pass as images before the catalog moves there, which
 //! the changed map tells for mapped ones, and the row of `pg_class` for `pg_namespace`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+
+use rustc_hash::FxHashMap;
 
 use super::super::bytes::u32_at;
 use super::super::{RelationFile, Xid};
@@ -211,7 +213,7 @@ impl RelationNames {
         let mut copy = Database::new(tablespace);
         copy.map = known.map.clone();
         let moved = |file: RelationFile| RelationFile { tablespace, database, ..file };
-        let mut stores = HashMap::new();
+        let mut stores = FxHashMap::default();
         for (catalog, file) in [(Catalog::Relations, known.relations_file), (Catalog::Schemas, known.schemas_file)] {
             let Some(file) = file else { continue };
             let Some(store) = self.stores.get(&file) else { continue };

@@ -24,6 +24,7 @@ impl RelationNames {
         if !self.is_of_catalog(file) {
             return;
         }
+        self.generation += 1;
         let xid = record.header.xid;
         for block in content.blocks().filter(|block| block.fork == 0) {
             self.block(file, &block, xid);

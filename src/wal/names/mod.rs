@@ -42,6 +42,8 @@ mod store;
 
 use std::collections::{BTreeSet, HashMap};
 
+use rustc_hash::FxHashMap;
+
 use super::{Lsn, PostgresMajor, RelationFile, Xid};
 pub use change::{CatalogChange, CatalogChanges, DatabaseName, NamesNote, RelationName, SchemaName};
 use database::{Database, GLOBAL_TABLESPACE};
@@ -70,14 +72,16 @@ pub struct RelationNames {
     /// Visible rows of `pg_database`, by oid.
     database_rows: HashMap<u32, Tid>,
     /// Files of catalogs, and those that may become one.
-    stores: HashMap<RelationFile, Store>,
+    stores: FxHashMap<RelationFile, Store>,
     /// Transactions that are not known to have ended.
-    open: HashMap<Xid, OpenTransaction>,
+    open: FxHashMap<Xid, OpenTransaction>,
     /// How transactions ended, of which it is not known whether their end was passed.
-    fates: HashMap<Xid, Fate>,
+    fates: FxHashMap<Xid, Fate>,
     /// Where the end of all those is passed: the stop point of the backup.
     settled_at: Option<Lsn>,
     notes: BTreeSet<NamesNote>,
+    /// Counts whatever may change a name.
+    generation: u64,
 }
 
 /// What an open transaction did.
@@ -105,9 +109,10 @@ impl RelationNames {
             shared_map: None,
             databases_file: None,
             database_rows: HashMap::new(),
-            stores: HashMap::new(),
-            open: HashMap::new(),
-            fates: HashMap::new(),
+            stores: FxHashMap::default(),
+            open: FxHashMap::default(),
+            fates: FxHashMap::default(),
+            generation: 0,
             settled_at: None,
             notes: BTreeSet::new(),
         }
@@ -117,7 +122,19 @@ impl RelationNames {
     pub fn gap(&mut self) {
         let mut notes = std::mem::take(&mut self.notes);
         notes.insert(NamesNote::Gap);
-        *self = RelationNames { notes, ..RelationNames::empty(self.major) };
+        *self = RelationNames { notes, generation: self.generation + 1, ..RelationNames::empty(self.major) };
+    }
+
+    /// A number that is another one as soon as any name may be another one, for who keeps names that he asked for.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The transaction wrote to the catalog, and has not ended: it sees names of its own.
+    #[must_use]
+    pub fn has_own(&self, xid: Xid) -> bool {
+        self.open.get(&xid).is_some_and(|open| !open.touched.is_empty())
     }
 
     /// Why some names may be missing.

@@ -33,11 +33,20 @@ impl RelationNames {
 
     /// Takes in the next wanted record, in LSN order with the events ([`RelationNames::event`]).
     pub fn record(&mut self, record: &RawRecord<'_>) {
+        if let Some(content) = RecordContent::of(record, self.major) {
+            self.content(record, &content);
+        }
+    }
+
+    /// As [`RelationNames::record`], of a record that was taken apart already.
+    pub fn content(&mut self, record: &RawRecord<'_>, content: &RecordContent<'_>) {
         self.pass(record.lsn);
-        let Some(content) = RecordContent::of(record, self.major) else { return };
         let (header, data) = (&record.header, content.data);
+        if matches!(header.manager, RM_HEAP | RM_HEAP2 | RM_XLOG) {
+            return self.blocks(record, content);
+        }
+        self.generation += 1;
         match header.manager {
-            RM_HEAP | RM_HEAP2 | RM_XLOG => self.blocks(record, &content),
             RM_SMGR => self.file_made(header.xid, data),
             RM_RELMAP => self.map_changed(data),
             RM_DBASE => self.databases_changed(header, data),

@@ -54,6 +54,7 @@ impl RelationNames {
     pub fn pass(&mut self, lsn: Lsn) {
         if self.settled_at.is_some_and(|stop| lsn >= stop) {
             self.settled_at = None;
+            self.generation += 1;
             let fates = std::mem::take(&mut self.fates);
             for fate in [Fate::Committed, Fate::Aborted] {
                 let ended = fates.iter().filter(|(_, ended)| **ended == fate);
@@ -86,6 +87,7 @@ impl RelationNames {
         for (file, tid) in self.close(&meant) {
             self.forget(file, tid);
         }
+        self.generation += 1;
         self.notes.insert(NamesNote::CommitCut);
     }
 
@@ -95,6 +97,7 @@ impl RelationNames {
         if touched.is_empty() {
             return Vec::new();
         }
+        self.generation += 1;
         let ended: HashSet<Xid> = xids.iter().copied().collect();
         let (subjects, new) = self.subjects(&touched, &ended);
         let before: Vec<Option<Known>> = subjects.iter().map(|subject| self.known(*subject)).collect();
