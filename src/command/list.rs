@@ -1,16 +1,13 @@
 //! `pitr list`: the base backups of a cluster.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 
 use indicatif::HumanBytes;
 
-use super::Context;
+use super::looking::LookError;
+use super::{Context, looking};
 use crate::catalog::BackupInfo;
-use crate::config::ConfigError;
 use crate::report::ExitStatus;
-use crate::repository::{Repository, RepositoryError};
-use crate::storage::Directory;
 
 /// List the base backups
 ///
@@ -19,28 +16,13 @@ use crate::storage::Directory;
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
-/// Why there is nothing to list.
-#[derive(Debug, thiserror::Error)]
-pub enum ListError {
-    /// The configuration cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The repository cannot be read.
-    #[error(transparent)]
-    Repository(#[from] RepositoryError),
-    /// Standard output cannot be written to.
-    #[error("could not write to standard output: {0}")]
-    Output(#[from] io::Error),
-}
-
 /// Lists the backups of all system identifiers of the cluster, the oldest server first, in the order of their stop LSN.
 ///
 /// # Errors
-/// See [`ListError`].
-pub fn run(_: &Args, context: &Context) -> Result<ExitStatus, ListError> {
-    let config = context.cluster_config()?;
-    let directory = Directory::open(&config.repository).map_err(RepositoryError::from)?;
-    let cluster = Repository::open(Arc::new(directory))?.cluster(&config.name);
+/// See [`LookError`].
+pub fn run(_: &Args, context: &Context) -> Result<ExitStatus, LookError> {
+    let (config, repository) = looking::open(context)?;
+    let cluster = repository.cluster(&config.name);
     let mut backups = Vec::new();
     for record in cluster.servers()? {
         let mut found = cluster.server(record.system_identifier).backups()?;

@@ -19,6 +19,7 @@ pub mod host;
 pub mod init;
 pub mod list;
 pub mod log;
+mod looking;
 mod output;
 pub mod plan;
 pub mod progress;
@@ -31,6 +32,7 @@ pub mod status;
 pub mod timelines;
 
 pub use context::{Context, Interrupt};
+pub use looking::LookError;
 pub use output::Output;
 pub use replay::Position;
 

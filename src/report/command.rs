@@ -1,19 +1,27 @@
 //! What to tell about failures of the verbs that set up and look.
 
 use super::{ExitStatus, Explain, Report};
+use crate::command::LookError;
 use crate::command::check::CheckError;
 use crate::command::config_show::ConfigShowError;
 use crate::command::init::{AdmitError, InitError, PlaceError};
-use crate::command::list::ListError;
 use crate::command::progress::ProgressError;
 use crate::command::reindex::ReindexError;
 use crate::command::server::ServerError;
-use crate::command::status::StatusError;
-use crate::command::timelines::TimelinesError;
 
 /// Standard output that cannot be written to: a full disk behind a redirection, most likely.
 pub(super) fn output(what: String) -> Report {
     Report::new(ExitStatus::Local, what, "The result is incomplete.", "Is the disk behind the redirection full?")
+}
+
+impl Explain for LookError {
+    fn report(&self) -> Report {
+        match self {
+            LookError::Config(error) => error.report(),
+            LookError::Repository(error) => error.report(),
+            LookError::Output(_) => output(self.to_string()),
+        }
+    }
 }
 
 impl Explain for ConfigShowError {
@@ -30,16 +38,6 @@ impl Explain for CheckError {
         match self {
             CheckError::Config(error) => error.report(),
             CheckError::Output(_) => output(self.to_string()),
-        }
-    }
-}
-
-impl Explain for StatusError {
-    fn report(&self) -> Report {
-        match self {
-            StatusError::Config(error) => error.report(),
-            StatusError::Repository(error) => error.report(),
-            StatusError::Output(_) => output(self.to_string()),
         }
     }
 }
@@ -69,26 +67,6 @@ impl Explain for ProgressError {
                 "\"pitr plan\" with the same target says what can be reached instead.",
             ),
             ProgressError::Output(_) => output(self.to_string()),
-        }
-    }
-}
-
-impl Explain for TimelinesError {
-    fn report(&self) -> Report {
-        match self {
-            TimelinesError::Config(error) => error.report(),
-            TimelinesError::Repository(error) => error.report(),
-            TimelinesError::Output(_) => output(self.to_string()),
-        }
-    }
-}
-
-impl Explain for ListError {
-    fn report(&self) -> Report {
-        match self {
-            ListError::Config(error) => error.report(),
-            ListError::Repository(error) => error.report(),
-            ListError::Output(_) => output(self.to_string()),
         }
     }
 }

@@ -68,6 +68,13 @@ fn what_is_asked_for() {
     assert!(names(&log(&site, &["--kind", "restore-point,checkpoint"])).len() >= 2);
     assert!(log(&site, &["--kind", "restore-point", "--from", &after]).is_empty());
     assert_eq!(log(&site, &["--kind", "restore-point", "--to", &after]).len(), 1);
+    // A backup behind the range changes nothing.
+    site.backup();
+    assert_eq!(log(&site, &["--kind", "restore-point", "--to", &after]).len(), 1);
+    assert!(log(&site, &["--kind", "restore-point"]).is_empty());
+    let all =
+        log(&site, &["--kind", "restore-point,drop", "--from", "0/1", "--xid", &format!("{}", (1_u64 << 32) + 1)]);
+    assert!(all.is_empty(), "{all:?}");
     assert_eq!(log(&site, &["--database", "other", "--kind", "create"]).len(), 1);
     assert!(
         log(&site, &["--relation", "public.fresh"]).iter().any(|entry| entry["kinds"].to_string().contains("create"))

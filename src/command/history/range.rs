@@ -18,7 +18,7 @@ pub enum Bound {
 /// A range, both ends included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Within {
-    /// `None`: where the newest base backup began.
+    /// `None`: where the newest base backup before `to` began.
     pub from: Option<Bound>,
     /// `None`: the end.
     pub to: Option<Bound>,
@@ -76,7 +76,7 @@ impl Place {
         evidence: &mut E,
     ) -> Result<Option<Place>, E::Error> {
         let start = match within.from {
-            None => road.backups().first().map(|backup| backup.start_lsn),
+            None => newest_before(road, within.to).map(|backup| backup.start_lsn),
             Some(Bound::Lsn(lsn)) => Some(lsn),
             Some(Bound::Time(_)) => None,
         };
@@ -93,6 +93,16 @@ impl Place {
         let first = backup.as_ref().map_or(first, |backup| SegmentNo::of(backup.start_lsn, size));
         Ok(Some(Place { backup, first, last, start }))
     }
+}
+
+/// The newest base backup that began before the end of a range.
+fn newest_before<'a>(road: &Road<'a>, to: Option<Bound>) -> Option<&'a BackupFacts> {
+    let began_before = |backup: &&BackupFacts| match to {
+        None => true,
+        Some(Bound::Lsn(lsn)) => backup.start_lsn <= lsn,
+        Some(Bound::Time(time)) => backup.start_time <= time,
+    };
+    road.backups().into_iter().find(began_before)
 }
 
 fn time(bound: Option<Bound>) -> Option<PgTime> {

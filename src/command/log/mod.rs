@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::history::{History, HistoryError, Place, RangeArgs, Reading, RelationPattern};
-use crate::recovery::Road;
+use crate::recovery::{Road, TargetKind};
 use crate::report::ExitStatus;
 use crate::wal::activity::Activity;
 use crate::wal::{PgTime, TimelineId, Xid};
@@ -24,7 +24,7 @@ pub use summary::Period;
 /// Show what happened: commits with their rows, drops, truncates, restore points, checkpoints, settings
 ///
 /// Read from the stored WAL itself, in its order, with relations by name, times in UTC and local time. Reading begins at the newest
-/// base backup unless --from says otherwise. With names, it begins at the last base backup before the range: the names stand
+/// base backup before --to unless --from says otherwise. With names, it begins at the last base backup before the range: the names stand
 /// in it, and are followed from there on.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -42,8 +42,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME", help_heading = "What to show")]
     pub database: Option<String>,
     /// Only this transaction
-    #[arg(long, value_name = "XID", help_heading = "What to show")]
-    pub xid: Option<u32>,
+    #[arg(long, value_name = "XID", value_parser = xid, help_heading = "What to show")]
+    pub xid: Option<Xid>,
     /// Numbers instead of names: quick, for only the WAL of the range is read
     #[arg(long, conflicts_with_all = ["relation", "database"], help_heading = "How to show it")]
     pub numbers: bool,
@@ -87,7 +87,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, HistoryError> {
         kinds: args.kind.clone(),
         relation: args.relation.clone(),
         database: args.database.clone(),
-        xid: args.xid.map(Xid),
+        xid: args.xid,
     };
     let road = history.road(args.range.timeline)?;
     let size = history.record.segment_size_bytes;
@@ -109,6 +109,15 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, HistoryError> {
     }
     show.end()?;
     Ok(ExitStatus::Success)
+}
+
+/// Reads a transaction's id as SQL shows it, of 32 or 64 bits.
+fn xid(text: &str) -> Result<Xid, String> {
+    match TargetKind::parse_xid(text) {
+        Ok(TargetKind::Xid(xid)) => Ok(xid),
+        Ok(_) => Err("it is no transaction".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Reads what there is on a road, and shows what is asked for.

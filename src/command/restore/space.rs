@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(note(&disk(600, 400, 1000)), None);
         let tight = note(&disk(600, 401, 1000)).expect("too small for both");
         assert!(
-            tight.contains("600 B of data") && tight.contains("401 B of WAL") && tight.contains("1,000 B"),
+            tight.contains("600 B of data") && tight.contains("401 B of WAL") && tight.contains("1000 B"),
             "{tight}"
         );
         let small = note(&disk(1001, 0, 1000)).expect("too small");

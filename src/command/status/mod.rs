@@ -6,14 +6,9 @@ mod damaged;
 mod look;
 mod show;
 
-use std::io;
-use std::sync::Arc;
-
-use super::{Context, host};
-use crate::config::ConfigError;
+use super::looking::LookError;
+use super::{Context, host, looking};
 use crate::report::ExitStatus;
-use crate::repository::{Repository, RepositoryError};
-use crate::storage::Directory;
 pub use damaged::{DamagedSegment, InPgWal};
 pub use look::{ClusterStatus, LastArchived, ServerStatus, TimelineStatus};
 
@@ -25,28 +20,12 @@ pub use look::{ClusterStatus, LastArchived, ServerStatus, TimelineStatus};
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
-/// Why there is nothing to show.
-#[derive(Debug, thiserror::Error)]
-pub enum StatusError {
-    /// The configuration cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The repository cannot be read.
-    #[error(transparent)]
-    Repository(#[from] RepositoryError),
-    /// Standard output cannot be written to.
-    #[error("could not write to standard output: {0}")]
-    Output(#[from] io::Error),
-}
-
 /// Shows the cluster's state.
 ///
 /// # Errors
-/// See [`StatusError`].
-pub fn run(_: &Args, context: &Context) -> Result<ExitStatus, StatusError> {
-    let cluster = context.cluster_config()?;
-    let directory = Directory::open(&cluster.repository).map_err(RepositoryError::from)?;
-    let repository = Repository::open(Arc::new(directory))?;
+/// See [`LookError`].
+pub fn run(_: &Args, context: &Context) -> Result<ExitStatus, LookError> {
+    let (cluster, repository) = looking::open(context)?;
     let status = look::look(&repository.cluster(&cluster.name), repository.storage().describe(), host::now())?;
     let mut out = context.stdout();
     if context.json {

@@ -8,14 +8,9 @@ mod look;
 mod origins;
 mod show;
 
-use std::io;
-use std::sync::Arc;
-
-use super::Context;
-use crate::config::ConfigError;
+use super::looking::LookError;
+use super::{Context, looking};
 use crate::report::ExitStatus;
-use crate::repository::{Repository, RepositoryError};
-use crate::storage::Directory;
 pub use look::{ArchivedBy, ClusterTimelines, ForkPoint, Live, ServerTimelines, TimelineNode};
 
 /// Draw the tree of timelines: forks, hosts, the live branch, and what can be restored on each
@@ -26,28 +21,12 @@ pub use look::{ArchivedBy, ClusterTimelines, ForkPoint, Live, ServerTimelines, T
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
-/// Why there is nothing to draw.
-#[derive(Debug, thiserror::Error)]
-pub enum TimelinesError {
-    /// The configuration cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The repository cannot be read.
-    #[error(transparent)]
-    Repository(#[from] RepositoryError),
-    /// Standard output cannot be written to.
-    #[error("could not write to standard output: {0}")]
-    Output(#[from] io::Error),
-}
-
 /// Draws the tree.
 ///
 /// # Errors
-/// See [`TimelinesError`].
-pub fn run(_: &Args, context: &Context) -> Result<ExitStatus, TimelinesError> {
-    let cluster = context.cluster_config()?;
-    let directory = Directory::open(&cluster.repository).map_err(RepositoryError::from)?;
-    let repository = Repository::open(Arc::new(directory))?;
+/// See [`LookError`].
+pub fn run(_: &Args, context: &Context) -> Result<ExitStatus, LookError> {
+    let (cluster, repository) = looking::open(context)?;
     let all = look::look(&repository.cluster(&cluster.name), repository.storage().describe())?;
     let mut out = context.stdout();
     if context.json {

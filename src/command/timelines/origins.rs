@@ -84,6 +84,7 @@ mod tests {
     #[test]
     fn side_by_side() {
         let (seen, asked) = found(1_000_000, |number| if number * 7 % 3 == 0 { 'a' } else { 'b' });
-        assert_eq!((seen.len(), asked), (2, MOST_READS));
+        assert_eq!(seen.len(), 2);
+        assert!(asked <= MOST_READS, "{asked}");
     }
 }

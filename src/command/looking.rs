@@ -1,0 +1,31 @@
+//! What the verbs that only look at the repository share: opening it, and why that failed.
+
+use std::io;
+use std::sync::Arc;
+
+use super::Context;
+use crate::config::{ClusterConfig, ConfigError};
+use crate::repository::{Repository, RepositoryError};
+use crate::storage::Directory;
+
+/// Why there is nothing to show.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The repository cannot be read.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// Standard output cannot be written to.
+    #[error("could not write to standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// The settings of the cluster that is meant, and its repository.
+pub(super) fn open(context: &Context) -> Result<(ClusterConfig, Repository), LookError> {
+    let cluster = context.cluster_config()?;
+    let directory = Directory::open(&cluster.repository).map_err(RepositoryError::from)?;
+    let repository = Repository::open(Arc::new(directory))?;
+    Ok((cluster, repository))
+}
