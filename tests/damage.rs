@@ -79,7 +79,7 @@ const ROWS: &[Row] = &[
         name: "missing segment",
         damage: |found| remove(&found.segments[found.segments.len() - 2]),
         ask: Ask::Plan,
-        status: 12,
+        status: 19,
         says: "is missing between base backup",
     },
     Row {
