@@ -21,6 +21,9 @@ use serde_json::json;
 const HEADER: usize = 24;
 const COVERED: usize = 20;
 
+/// Something that goes over a segment.
+type Way = fn(&Segment);
+
 struct Segment {
     header: SegmentHeader,
     raw: Vec<u8>,
@@ -36,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let segments: Vec<Segment> = files.iter().map(|file| read(Path::new(file))).collect::<Result<_, _>>()?;
     let bytes: usize = segments.iter().map(|segment| segment.raw.len()).sum();
     let records: usize = segments.iter().map(|segment| segment.records.len()).sum();
-    let ways: [(&str, fn(&Segment)); 4] = [
+    let ways: [(&str, Way); 4] = [
         ("scan", scan),
         ("record_checksums", record_checksums),
         ("page_checksums", page_checksums),
