@@ -28,6 +28,7 @@ mod page;
 mod pglz;
 mod piece;
 mod record;
+mod record_crc;
 mod record_start;
 mod scan;
 mod segment;

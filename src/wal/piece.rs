@@ -6,7 +6,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::record::{HEADER_SIZE, RecordHeader, finish_crc, read_event};
+use super::record::{HEADER_SIZE, RecordHeader, read_event};
+use super::record_crc::finish_crc;
 use super::{Damage, Event, Flaw, Lsn, PostgresMajor, RawRecord};
 
 /// Most bytes of a straddling record that a piece keeps.

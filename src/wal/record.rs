@@ -165,12 +165,6 @@ pub(super) fn check_length(length: u32) -> Result<(), Flaw> {
     Ok(())
 }
 
-/// The record's checksum: `body` is the CRC-32C of what follows the header.
-#[inline]
-pub(super) fn finish_crc(body: u32, header: &[u8]) -> u32 {
-    crc32c::crc32c_append(body, &header[..CRC_OFFSET])
-}
-
 /// What a record of interest says. `body` is what follows the header, perhaps cut at its end.
 ///
 /// Returns the transaction and the kind of event. `None` if the content is not what the operation has in any known

@@ -16,7 +16,8 @@
 
 use super::super::bytes::array_at;
 use super::super::page::{ALL_FLAGS, LONG_HEADER, PageHeader, SHORT_HEADER_SIZE};
-use super::super::record::{HEADER_SIZE, RecordHeader, finish_crc};
+use super::super::record::{HEADER_SIZE, RecordHeader};
+use super::super::record_crc::finish_crc;
 use super::super::{Damage, Flaw, Lsn, WAL_PAGE_SIZE};
 use super::walk::previous_record;
 use super::{OpenRecord, SegmentScanner};

@@ -3,7 +3,8 @@
 use super::super::bytes::{u32_at, u64_at};
 use super::super::page::{LONG_HEADER_SIZE, PageHeader, SHORT_HEADER_SIZE};
 use super::super::piece::{HeadPiece, PIECE_BYTES_LIMIT};
-use super::super::record::{HEADER_SIZE, RecordHeader, check_length, finish_crc, read_event};
+use super::super::record::{HEADER_SIZE, RecordHeader, check_length, read_event};
+use super::super::record_crc::{finish_crc, record_crc};
 use super::super::{Event, Flaw, Lsn, RawRecord, RecordVisitor, WAL_PAGE_SIZE};
 use super::verdict::Stop;
 use super::{GATHER_LIMIT, OpenRecord, SegmentScanner};
@@ -167,7 +168,9 @@ impl SegmentScanner {
     /// Proves a record over page borders that is whole now.
     fn finish_open(&mut self, open: &OpenRecord, end: Lsn, visitor: &mut impl RecordVisitor) -> Result<(), Stop> {
         let header = RecordHeader::read(&open.header).ok_or_else(|| self.cut_off(open))?;
-        self.prove(open.start, &header, &open.header, open.crc)?;
+        if !self.proves(&header, finish_crc(open.crc, &open.header)) {
+            return Err(self.disproved(open.start, &header, &open.header, open.crc));
+        }
         let gathered = std::mem::take(&mut self.gathered);
         let outcome = self.proved(open.start, &header, &gathered, end, visitor);
         self.gathered = gathered;
@@ -196,8 +199,9 @@ impl SegmentScanner {
         let (header_bytes, body) = record.split_at(HEADER_SIZE);
         // `check_length` saw to it that the header is there.
         let header = RecordHeader::read(header_bytes).ok_or_else(|| self.no_record(start, rest))?;
-        let crc = crc32c::crc32c(body);
-        self.prove(start, &header, header_bytes, crc)?;
+        if !self.proves(&header, record_crc(record)) {
+            return Err(self.disproved(start, &header, header_bytes, crc32c::crc32c(body)));
+        }
         let next = at + aligned(record.len());
         self.proved(start, &header, body, Lsn(address.0 + next as u64), visitor)?;
         Ok(next)
@@ -217,17 +221,14 @@ impl SegmentScanner {
         Ok(WAL_PAGE_SIZE)
     }
 
-    /// Checks header, checksum and the link to the record before. `body` is the CRC-32C of what follows the header.
+    /// Whether header, checksum and the link to the record before are right. `found` is the record's CRC-32C.
     #[inline]
-    fn prove(&self, start: Lsn, header: &RecordHeader, header_bytes: &[u8], body: u32) -> Result<(), Stop> {
+    fn proves(&self, header: &RecordHeader, found: u32) -> bool {
         let linked = self.last_record.is_none_or(|last| last == header.previous);
-        if linked && finish_crc(body, header_bytes) == header.crc && header.check(self.segment.major).is_ok() {
-            return Ok(());
-        }
-        Err(self.disproved(start, header, header_bytes, body))
+        linked && found == header.crc && header.check(self.segment.major).is_ok()
     }
 
-    /// What [`Self::prove`] found.
+    /// What is wrong with a record that [`Self::proves`] refused. `body` is the CRC-32C of what follows the header.
     #[cold]
     fn disproved(&self, start: Lsn, header: &RecordHeader, header_bytes: &[u8], body: u32) -> Stop {
         let found = finish_crc(body, header_bytes);
