@@ -1,10 +1,12 @@
 //! Reading the raw bytes of a stored copy, whole and in one pass, for the records in them.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
+use std::sync::mpsc::{self, SyncSender};
 
 use super::wal::WalObjectName;
 use super::{RepositoryError, ServerRepository, keys, malformed};
 use crate::catalog::{BackupInfo, BackupWal};
+use crate::codec::stored::StoredError;
 use crate::recovery::WalCopy;
 use crate::storage::Key;
 use crate::wal::{
@@ -44,10 +46,34 @@ impl ServerRepository {
         let completeness = if copy.is_served() { Completeness::Complete } else { Completeness::MayEnd };
         let before = Some(borders.clone());
         let mut scanning = Scanning::new(copy.segment(), size, completeness, before, visitor);
-        self.read_copy(copy, &mut scanning)?;
+        self.read_ahead(copy, &mut scanning)?;
         let mut scan = scanning.finish().ok_or_else(|| self.unknown(&copy.segment().to_string()))?;
         borders.pass(scan.head.take(), scan.tail.take(), major);
         Ok(scan)
+    }
+
+    /// As [`ServerRepository::read_copy`], with a thread that reads and decompresses ahead of what `out` takes.
+    fn read_ahead(&self, copy: &WalCopy, out: &mut impl Write) -> Result<(), RepositoryError> {
+        std::thread::scope(|scope| {
+            let (pieces, received) = mpsc::sync_channel(PIECES_AHEAD);
+            let reading = scope.spawn(move || {
+                let mut ahead = BufWriter::with_capacity(PIECE_BYTES, Ahead(pieces));
+                self.read_copy(copy, &mut ahead)?;
+                // Nobody who takes no more waits for the rest.
+                let _ = ahead.flush();
+                Ok(())
+            });
+            let taken = received.iter().try_for_each(|piece| out.write_all(&piece));
+            // A writer who waits for room is told that there is nobody.
+            drop(received);
+            let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            taken.map_err(|error| {
+                let name = self.object_of(copy);
+                let key = name.map_or_else(|_| self.folder.clone(), |name| keys::object(&self.folder, name));
+                self.damaged(&key, StoredError::Target(error))
+            })?;
+            read
+        })
     }
 
     /// The object that holds a copy. The tail of a backup is none of the WAL objects.
@@ -85,6 +111,24 @@ impl ServerRepository {
     pub(super) fn gone(&self, key: &Key) -> RepositoryError {
         let error = io::Error::new(io::ErrorKind::NotFound, "it was listed and is gone");
         self.storage.failed("open", key, &error).into()
+    }
+}
+
+/// Bytes of a piece that is handed from the thread that reads to the one that looks, and how many may wait: two mebibytes in all.
+const PIECE_BYTES: usize = 256 << 10;
+const PIECES_AHEAD: usize = 7;
+
+/// Hands what is written to another thread.
+struct Ahead(SyncSender<Vec<u8>>);
+
+impl Write for Ahead {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send(bytes.to_vec()).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
