@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use pitr::wal::names::{CatalogChange, CatalogChanges, RelationName, RelationNames};
 use pitr::wal::{
-    Borders, Completeness, Event, Lsn, RawRecord, RecordHeader, RecordVisitor, RelationFile, SegmentScanner,
-    WalFileName, check_segment_header,
+    Borders, Completeness, Event, Lsn, RawRecord, RecordHeader, RecordVisitor, SegmentScanner, WalFileName,
+    check_segment_header,
 };
 
 use super::harness::Site;
@@ -68,7 +68,9 @@ pub(super) fn read(site: &Site, start: Lsn, names: RelationNames, looks: Vec<Loo
     judge.outcome
 }
 
-type Shadow = BTreeMap<(u32, u32), (String, String, Option<RelationFile>)>;
+/// Schema, name and file number of each relation by database and oid. A database that moves to another tablespace takes its relations
+/// along without a change of each.
+type Shadow = BTreeMap<(u32, u32), (String, String, Option<u32>)>;
 
 /// Follows the WAL and compares with what SQL said.
 struct Judge {
@@ -203,8 +205,8 @@ impl Judge {
     }
 }
 
-fn value(name: &RelationName) -> (String, String, Option<RelationFile>) {
-    (name.schema.clone(), name.name.clone(), name.file)
+fn value(name: &RelationName) -> (String, String, Option<u32>) {
+    (name.schema.clone(), name.name.clone(), name.file.map(|file| file.relation))
 }
 
 fn same(name: &RelationName, told: &Told) -> bool {

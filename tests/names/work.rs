@@ -311,6 +311,7 @@ pub(super) fn ordinary(work: &mut Work<'_>, checkpoints: &str) {
         ALTER SCHEMA shop RENAME TO boutique
     ",
     );
+    tablespaces(work);
     work.run(
         "postgres",
         "
@@ -318,4 +319,26 @@ pub(super) fn ordinary(work: &mut Work<'_>, checkpoints: &str) {
         DROP DATABASE fourth
     ",
     );
+}
+
+/// Relations and a database go to another tablespace and back.
+fn tablespaces(work: &mut Work<'_>) {
+    let side = work.site.dir.make_dir("side");
+    work.run("postgres", &format!("CREATE TABLESPACE side LOCATION '{}'", side.display()));
+    work.run(
+        "postgres",
+        "
+        CREATE TABLE in_side(i int PRIMARY KEY, t text) TABLESPACE side
+        ALTER TABLE s3.b SET TABLESPACE side
+        ALTER INDEX s3.a_pkey SET TABLESPACE side
+        ALTER TABLE s3.b RENAME TO b_in_side
+        ALTER TABLE in_side SET TABLESPACE pg_default
+        ALTER TABLE ALL IN TABLESPACE side SET TABLESPACE pg_default
+        ALTER DATABASE fourth SET TABLESPACE side
+        ALTER TABLESPACE side RENAME TO aside
+    ",
+    );
+    work.run("fourth", "CREATE TABLE in_side(i int PRIMARY KEY)");
+    work.run("postgres", "ALTER DATABASE fourth SET TABLESPACE pg_default");
+    work.run("fourth", "DROP TABLE in_side");
 }

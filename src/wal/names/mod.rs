@@ -39,6 +39,8 @@ mod row;
 mod seed;
 mod settle;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 
