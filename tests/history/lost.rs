@@ -5,7 +5,7 @@ use std::time::Duration;
 use pitr::wal::Lsn;
 use serde_json::Value;
 
-use super::harness::{Options, Postgres, Random, Row, Run, Server, Site, majors, newest, seed, wait_for};
+use super::harness::{Options, Postgres, Random, Row, Run, Server, Site, Stop, majors, newest, seed, wait_for};
 use super::{Busy, found, json, only};
 
 /// How a table is lost, how it is found, and what SQL says of it when it is back.
@@ -228,4 +228,46 @@ fn before_drop() {
     let said = site.pitr(&["find", "drop", "items"]).run().fails_with(1);
     assert!(said.stdout.contains("public.items was not dropped but renamed to public.items_old"), "{said}");
     site.pitr(&["find", "drop", "\"open"]).run().fails_with(2).says("quotation mark");
+}
+
+/// Promise: names, losses and restores go over a promotion. What was made on the one timeline and renamed there is dropped on the other,
+/// by its new name; a transaction that the promotion ended is no rename.
+#[test]
+fn over_a_promotion() {
+    let Busy { mut site, writer } = Busy::new(&newest(), Options::default());
+    let mut standby = Server::standby_of(&site.dir, &site.server, "standby", None);
+    standby.configure("archive_command", &site.push_command());
+    standby.start();
+    site.server.run("ALTER TABLE orders RENAME TO orders_2026");
+    site.server
+        .run("CREATE TABLE fresh AS SELECT generate_series(1, 30) AS n; ALTER TABLE shop.prices SET SCHEMA public");
+    let mut open_transaction = site.server.client();
+    open_transaction.batch_execute("BEGIN; ALTER TABLE items RENAME TO never; DELETE FROM emptied").expect("it waits");
+    let rows = writer.stop();
+    site.server.archive_all();
+    site.server.run("CREATE TABLE last_of_the_old (n int)");
+    wait_for("the standby to follow", || {
+        let seen = standby.ask("SELECT count(*) FROM pg_class WHERE relname = 'last_of_the_old'");
+        (seen == "1").then_some(())
+    });
+    standby.promote();
+    drop(open_transaction);
+    site.server.stop(Stop::Immediate);
+    standby.run("ALTER TABLE fresh RENAME TO fresher");
+    let losses = ["DROP TABLE orders_2026", "DROP TABLE fresher", "DROP TABLE prices", "DROP TABLE items"];
+    losses.iter().for_each(|sql| standby.run(sql));
+    standby.archive_all();
+
+    for table in ["orders_2026", "public.fresher", "public.prices", "items"] {
+        let candidate = only(&site, &["drop", table]);
+        assert_eq!((&candidate["reachable"], &candidate["timeline"]), (&true.into(), &2.into()), "{candidate}");
+    }
+    for table in ["orders", "never", "shop.prices"] {
+        assert!(found(&site, &["drop", table]).is_empty(), "{table}");
+    }
+    assert!(found(&site, &["delete", "emptied"]).is_empty());
+    let mut clone = site.restore("clone", &["--before-drop", "orders_2026"]);
+    open(&mut clone);
+    assert_eq!(clone.ask("SELECT count(*) FROM orders_2026, fresher"), "30000");
+    assert_eq!(clone.ask("SELECT count(*) FROM ledger"), rows.len().to_string());
 }
