@@ -122,14 +122,18 @@ fn killed_anywhere() {
         ("exit_group", vec![1]),
     ];
     let mut killed = 0;
+    let mut proved = std::collections::BTreeSet::new();
     for (calls, whens) in points {
         for when in whens {
             let inject = format!("inject={calls}:signal=SIGKILL:when={when}");
             let mut command = as_test_user("strace");
-            command.args(["-f", "-qq", "-o", "/dev/null", "-e", &inject]);
+            command.args(["-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", &inject]);
             command.arg(site.dir.binary("pitr")).arg("--config").arg(site.config()).arg("backup");
             killed += i32::from(command.run().status.code().is_none());
             for info in repository(&site).backups().expect("the list of backups") {
+                if !proved.insert(info.id) {
+                    continue;
+                }
                 let mut manifest = repository(&site).open_manifest(info.id).expect("a manifest");
                 manifest.verify_to_end().expect("a whole manifest");
                 let sources = [info.id];
