@@ -29,9 +29,7 @@ pub use faulty::{Fault, Faulty};
 pub use key::{Key, KeyError};
 pub use location::Location;
 pub use memory::Memory;
-pub use s3::{
-    CustomerKey, Encryption, ObjectLock, RequestCounts, S3, S3Settings, StorageClass, Style, Tags,
-};
+pub use s3::{CustomerKey, Encryption, ObjectLock, RequestCounts, S3, S3Settings, StorageClass, Style, Tags};
 
 /// Whether a put found its name free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

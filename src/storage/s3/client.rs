@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
+use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient};
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -93,12 +94,22 @@ impl Drop for Engine {
 /// Region, credentials and what else the environment and the AWS configuration files say.
 async fn shared_config(settings: &S3Settings) -> aws_config::SdkConfig {
     // Credentials come from Amazon's services, whatever the bucket's server and its certificate are.
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(https_client(None, TrustStore::default()));
+    let mut loader =
+        aws_config::defaults(BehaviorVersion::latest()).http_client(https_client(None, TrustStore::default()));
     if let Some(profile) = &settings.profile {
         loader = loader.profile_name(profile);
     }
     if let Some(region) = region(settings).await {
         loader = loader.region(region);
+    }
+    if let Some(path) = &settings.credentials_file {
+        let files =
+            EnvConfigFiles::builder().include_default_config_file(true).with_file(EnvConfigFileKind::Credentials, path);
+        let mut profile = ProfileFileCredentialsProvider::builder().profile_files(files.build());
+        if let Some(name) = &settings.profile {
+            profile = profile.profile_name(name);
+        }
+        loader = loader.credentials_provider(profile.build());
     }
     loader.load().await
 }

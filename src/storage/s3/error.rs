@@ -96,13 +96,22 @@ fn kind_of(code: Option<&str>, status: Option<u16>) -> StorageErrorKind {
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "MethodNotAllowed" | "AccessForbidden" => {
             StorageErrorKind::Denied
         }
-        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired"
-        | "ExpiredTokenException" | "MissingSecurityHeader" => StorageErrorKind::Credentials,
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "InvalidToken"
+        | "TokenRefreshRequired"
+        | "ExpiredTokenException"
+        | "MissingSecurityHeader" => StorageErrorKind::Credentials,
         "RequestTimeTooSkewed" | "RequestExpired" => StorageErrorKind::ClockSkew,
         "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
             StorageErrorKind::WrongRegion
         }
-        "SlowDown" | "ServiceUnavailable" | "ThrottlingException" | "RequestLimitExceeded" | "BandwidthLimitExceeded"
+        "SlowDown"
+        | "ServiceUnavailable"
+        | "ThrottlingException"
+        | "RequestLimitExceeded"
+        | "BandwidthLimitExceeded"
         | "TooManyRequests" => StorageErrorKind::Throttled,
         "InvalidObjectState" => StorageErrorKind::Frozen,
         "QuotaExceeded" | "StorageFull" | "XMinioStorageFull" | "InsufficientStorage" => StorageErrorKind::NoSpace,

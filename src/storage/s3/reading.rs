@@ -72,7 +72,11 @@ impl Bucket {
         if range.start >= range.end {
             // Nothing to read, but the object must be there and reach that far.
             let size = self.size(key)?.ok_or_else(Failure::not_found)?;
-            return if range.start == range.end && range.end <= size { Ok(Vec::new()) } else { Err(too_short(Some(size))) };
+            return if range.start == range.end && range.end <= size {
+                Ok(Vec::new())
+            } else {
+                Err(too_short(Some(size)))
+            };
         }
         let found = match self.get(key, Some(format!("bytes={}-{}", range.start, range.end - 1)), None) {
             Err(failure) if failure.is_range() => return Err(too_short(None)),
@@ -83,7 +87,10 @@ impl Bucket {
             return Err(too_short(Some(size)));
         }
         if part.start > range.start || part.end < range.end {
-            return Err(Failure::new(StorageErrorKind::Unreachable, "the server sent another range than was asked for"));
+            return Err(Failure::new(
+                StorageErrorKind::Unreachable,
+                "the server sent another range than was asked for",
+            ));
         }
         let mut reader = Reader::new(Arc::clone(self), key.clone(), found, part.clone());
         let skipped = usize::try_from(range.start - part.start).unwrap_or(usize::MAX);
@@ -106,7 +113,10 @@ impl Bucket {
         };
         let (part, size) = (part(&found), total(&found));
         if part.end != size || part.start > size.saturating_sub(bytes) {
-            return Err(Failure::new(StorageErrorKind::Unreachable, "the server sent another range than was asked for"));
+            return Err(Failure::new(
+                StorageErrorKind::Unreachable,
+                "the server sent another range than was asked for",
+            ));
         }
         let mut all = Reader::new(Arc::clone(self), key.clone(), found, part).collect()?;
         let surplus = all.len().saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
@@ -186,7 +196,8 @@ impl Reader {
             match self.next_piece() {
                 Ok(piece) => {
                     self.bucket.counters.received(piece.len());
-                    let fits = usize::try_from(self.ahead.end - self.ahead.start).unwrap_or(usize::MAX).min(piece.len());
+                    let fits =
+                        usize::try_from(self.ahead.end - self.ahead.start).unwrap_or(usize::MAX).min(piece.len());
                     self.arrived = piece.slice(..fits);
                     self.ahead.start += fits as u64;
                     self.fruitless = 0;
@@ -224,7 +235,9 @@ impl Reader {
                 self.body = Some(found.body);
                 Ok(())
             }
-            Ok(_) => Err(Failure::new(StorageErrorKind::Unreachable, "the server sent another range than was asked for")),
+            Ok(_) => {
+                Err(Failure::new(StorageErrorKind::Unreachable, "the server sent another range than was asked for"))
+            }
             Err(failure) if failure.is_precondition() || failure.is_range() => {
                 Err(Failure::new(StorageErrorKind::Unreachable, "the object was replaced while it was read"))
             }

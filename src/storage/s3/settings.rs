@@ -24,6 +24,9 @@ pub struct S3Settings {
     pub ca_file: Option<PathBuf>,
     /// The profile of the AWS configuration files; `None` for the environment's choice.
     pub profile: Option<String>,
+    /// A file of profiles with credentials, in the form of `~/.aws/credentials`, that is used instead of what the environment
+    /// says and this machine's role.
+    pub credentials_file: Option<PathBuf>,
     /// Storage class of new objects; `None` for the bucket's.
     pub storage_class: Option<StorageClass>,
     /// How the server encrypts new objects.
@@ -57,6 +60,7 @@ impl S3Settings {
             style: None,
             ca_file: None,
             profile: None,
+            credentials_file: None,
             storage_class: None,
             encryption: Encryption::Bucket,
             request_payer: false,

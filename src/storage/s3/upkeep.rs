@@ -66,16 +66,16 @@ impl Bucket {
         loop {
             let request = engine.client.list_multipart_uploads().bucket(&self.settings.bucket).prefix(&prefix);
             let request = request.set_key_marker(after_key.take()).set_upload_id_marker(after_upload.take());
-            let page = engine
-                .wait(options::payer!(request, self.settings).send())
-                .map_err(|error| Failure::of(&error))?;
+            let page =
+                engine.wait(options::payer!(request, self.settings).send()).map_err(|error| Failure::of(&error))?;
             for upload in page.uploads.unwrap_or_default() {
                 let begun = upload.initiated.and_then(|begun| SystemTime::try_from(begun).ok());
                 let (Some(key), Some(id)) = (upload.key, upload.upload_id) else { continue };
                 if begun.is_none_or(|begun| begun > oldest) {
                     continue;
                 }
-                let request = engine.client.abort_multipart_upload().bucket(&self.settings.bucket).key(key).upload_id(id);
+                let request =
+                    engine.client.abort_multipart_upload().bucket(&self.settings.bucket).key(key).upload_id(id);
                 match engine.wait(options::payer!(request, self.settings).send()).map_err(|error| Failure::of(&error)) {
                     // Finished or given up meanwhile.
                     Err(failure) if failure.code.as_deref() == Some("NoSuchUpload") => {}

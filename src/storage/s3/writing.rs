@@ -98,7 +98,9 @@ impl NewObject for NewS3Object {
     fn publish(mut self: Box<Self>) -> Result<Put, StorageError> {
         let (bucket, key) = (Arc::clone(&self.bucket), self.key.clone());
         if self.upload.is_none() {
-            return bucket.put(&key, std::mem::take(&mut self.buffer)).map_err(|failure| bucket.dress("write", &key, failure));
+            return bucket
+                .put(&key, std::mem::take(&mut self.buffer))
+                .map_err(|failure| bucket.dress("write", &key, failure));
         }
         let mut publish = || {
             if !self.buffer.is_empty() {
