@@ -80,7 +80,8 @@ fn replaced_while_read() {
     let mut first = [0; 100];
     stream.read_exact(&mut first).expect("read");
     server.objects.insert("folder/a", vec![2; 1 << 20]);
-    let error = stream.read_to_end(&mut Vec::new()).expect_err("another object");
+    let read = stream.read_to_end(&mut Vec::new());
+    let error = read.expect_err(&format!("another object: {:?}", server.faults.take_seen()));
     assert!(error.to_string().contains("replaced"), "{error}");
 }
 

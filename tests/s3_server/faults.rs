@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -161,14 +162,20 @@ pub(super) async fn answer(
         Some(Fault::Reset) => Err(broken()),
         Some(Fault::LoseAnswer) => {
             let answer = ask(service, request).await?;
-            let _ = answer.into_body().collect().await;
+            let _ = BodyExt::collect(answer.into_body()).await;
             Err(broken())
         }
         Some(Fault::Truncate(length)) => {
             let (parts, body) = ask(service, request).await?.into_parts();
-            let bytes = body.collect().await?.to_bytes();
-            let pieces = [Ok(bytes.slice(..length.min(bytes.len()))), Err(io::Error::other("broken off"))];
-            let body = Body::from(StreamingBlob::wrap(futures::stream::iter(pieces)));
+            let bytes = BodyExt::collect(body).await?.to_bytes();
+            let first = bytes.slice(..length.min(bytes.len()));
+            let end = async {
+                // Else the answer may break before its head has left.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Err(io::Error::other("broken off"))
+            };
+            let pieces = futures::stream::once(async { Ok(first) }).chain(futures::stream::once(end));
+            let body = Body::from(StreamingBlob::wrap(Box::pin(pieces)));
             Ok(Response::from_parts(parts, body))
         }
         Some(Fault::Silence) => {

@@ -158,6 +158,8 @@ impl S3 for Objects {
         }
         let size = found.bytes.len() as u64;
         let range = match &input.range {
+            // An object without bytes has no range, says S3.
+            Some(_) if size == 0 => return Err(s3_error!(InvalidRange)),
             Some(range) => Some(range.check(size).map_err(|_| s3_error!(InvalidRange))?),
             None => None,
         };

@@ -11,6 +11,7 @@ use std::time::Duration;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
@@ -94,18 +95,20 @@ impl Drop for Engine {
 /// Region, credentials and what else the environment and the AWS configuration files say.
 async fn shared_config(settings: &S3Settings) -> aws_config::SdkConfig {
     // Credentials come from Amazon's services, whatever the bucket's server and its certificate are.
-    let mut loader =
-        aws_config::defaults(BehaviorVersion::latest()).http_client(https_client(None, TrustStore::default()));
+    let http = https_client(None, TrustStore::default());
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone());
     if let Some(profile) = &settings.profile {
         loader = loader.profile_name(profile);
     }
-    if let Some(region) = region(settings).await {
-        loader = loader.region(region);
+    let region = region(settings).await;
+    if let Some(region) = &region {
+        loader = loader.region(region.clone());
     }
     if let Some(path) = &settings.credentials_file {
         let files =
             EnvConfigFiles::builder().include_default_config_file(true).with_file(EnvConfigFileKind::Credentials, path);
-        let mut profile = ProfileFileCredentialsProvider::builder().profile_files(files.build());
+        let config = ProviderConfig::default().with_http_client(http).with_region(region);
+        let mut profile = ProfileFileCredentialsProvider::builder().configure(&config).profile_files(files.build());
         if let Some(name) = &settings.profile {
             profile = profile.profile_name(name);
         }
