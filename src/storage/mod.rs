@@ -31,6 +31,9 @@ pub use location::Location;
 pub use memory::Memory;
 pub use s3::{CustomerKey, Encryption, ObjectLock, RequestCounts, S3, S3Settings, StorageClass, Style, Tags};
 
+/// The folder of objects that only find out what a store can do. Whatever lies in it means nothing.
+pub const PROBES: &str = "probes";
+
 /// Whether a put found its name free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Put {

@@ -1,6 +1,9 @@
 //! The S3 store against real servers of the protocol: one inside the test process, with faults, and moto.
 
 mod faults;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod road;
 #[path = "../s3_server/mod.rs"]
 mod s3_server;
 mod settings;

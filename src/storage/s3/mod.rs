@@ -108,7 +108,23 @@ impl Bucket {
 
     fn dress(&self, action: &'static str, key: &Key, failure: Failure) -> StorageError {
         let (storage, key) = (self.describe(), key.to_string());
-        StorageError { storage, key, action, kind: failure.kind, reason: failure.reason }
+        let mut reason = failure.reason;
+        if failure.kind == StorageErrorKind::Denied {
+            reason.push_str(&format!("; it takes the right {}", right(action)));
+        }
+        StorageError { storage, key, action, kind: failure.kind, reason }
+    }
+}
+
+/// The right that an action takes, as policies name it.
+fn right(action: &str) -> &'static str {
+    match action {
+        "write" => "s3:PutObject",
+        // Without the second S3 answers for an object that is not there as for one that is forbidden.
+        "read" | "look for" | "sync" => "s3:GetObject, and s3:ListBucket on the bucket",
+        "list" => "s3:ListBucket on the bucket",
+        "delete" => "s3:DeleteObject",
+        _ => "s3:ListBucketMultipartUploads on the bucket and s3:AbortMultipartUpload",
     }
 }
 

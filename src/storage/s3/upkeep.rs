@@ -4,10 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::error::Failure;
 use super::{Bucket, S3, options};
-use crate::storage::{Key, Put, Storage, StorageError, StorageErrorKind};
-
-/// The folder of objects that only find something out.
-const PROBES: &str = "probes";
+use crate::storage::{Key, PROBES, Put, Storage, StorageError, StorageErrorKind};
 
 impl S3 {
     /// Finds out whether the server honours `If-None-Match: *`: stores an object twice under a new name of the folder
