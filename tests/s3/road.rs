@@ -50,7 +50,7 @@ fn there_and_back() {
     let mut here = site.restore("here", &["--to-name", "here"]);
     here.start();
     assert_eq!(rows(&here), "before between");
-    let mut latest = site.restore("latest", &[]);
+    let mut latest = site.restore("latest", &["--to", "latest"]);
     latest.start();
     assert_eq!(rows(&latest), "before between later");
     assert_eq!(server.objects.unfinished_uploads(), 0);
@@ -72,7 +72,7 @@ fn a_bad_network() {
     site.server.archive_all();
     server.faults.clear();
     server.faults.add_after(1, "GET", "/packs/", 3, Fault::Truncate(1000));
-    let mut latest = site.restore("latest", &[]);
+    let mut latest = site.restore("latest", &["--to", "latest"]);
     latest.start();
     assert_eq!(rows(&latest), "before later");
 }
