@@ -3,6 +3,7 @@
 mod faults;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod moto;
 mod road;
 #[path = "../s3_server/mod.rs"]
 mod s3_server;
