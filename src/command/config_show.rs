@@ -72,11 +72,11 @@ fn text(context: &Context, clusters: &[ClusterConfig], out: &mut impl Write) -> 
         writeln!(out, "\ncluster {}", cluster.name)?;
         for entry in cluster.entries() {
             let value = entry.value.as_deref().unwrap_or("-");
-            writeln!(out, "  {:<18} {value:<30} {}", entry.name, entry.origin)?;
+            writeln!(out, "  {:<21} {value:<30} {}", entry.name, entry.origin)?;
             if context.stdout_is_terminal
                 && let Some(setting) = SETTINGS.iter().find(|known| known.name == entry.name)
             {
-                writeln!(out, "  {:<18} {} ({})", "", setting.purpose, setting.variable())?;
+                writeln!(out, "  {:<21} {} ({})", "", setting.purpose, setting.variable())?;
             }
         }
     }

@@ -1,12 +1,10 @@
 //! What the verbs that only look at the repository share: opening it, and why that failed.
 
 use std::io;
-use std::sync::Arc;
 
 use super::Context;
 use crate::config::{ClusterConfig, ConfigError};
 use crate::repository::{Repository, RepositoryError};
-use crate::storage::Directory;
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +23,6 @@ pub enum LookError {
 /// The settings of the cluster that is meant, and its repository.
 pub(super) fn open(context: &Context) -> Result<(ClusterConfig, Repository), LookError> {
     let cluster = context.cluster_config()?;
-    let directory = Directory::open(&cluster.repository).map_err(RepositoryError::from)?;
-    let repository = Repository::open(Arc::new(directory))?;
+    let repository = Repository::open(cluster.repository.open().map_err(RepositoryError::from)?)?;
     Ok((cluster, repository))
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::bucket::CUSTOMER_KEY_VARIABLE;
 use super::error::ConfigError;
 use super::settings::SETTINGS;
 
 /// Variables that are no setting of a cluster.
-const OTHERS: [&str; 3] = ["PITR_CONFIG", "PITR_CLUSTER", "PITR_LOG"];
+const OTHERS: [&str; 4] = ["PITR_CONFIG", "PITR_CLUSTER", "PITR_LOG", CUSTOMER_KEY_VARIABLE];
 
 /// The variables whose names begin with `PITR_`. An empty one counts as not set.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -19,7 +19,7 @@ pub(super) type Table = BTreeMap<&'static str, Raw>;
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConfigFile {
     pub(super) path: Option<PathBuf>,
-    pub(super) repository: Option<Raw>,
+    pub(super) repository: Table,
     pub(super) defaults: Table,
     pub(super) clusters: BTreeMap<ClusterName, Table>,
 }
@@ -47,8 +47,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> 
     for (name, value) in tables.get_ref() {
         match name.get_ref().as_ref() {
             "repository" => {
-                let scope = |setting: Scope| setting == Scope::Repository;
-                file.repository = reader.settings("[repository]", name, value, scope)?.remove("path");
+                let scope = |setting: Scope| matches!(setting, Scope::Repository | Scope::Store);
+                file.repository = reader.settings("[repository]", name, value, scope)?;
             }
             "defaults" => file.defaults = reader.settings("[defaults]", name, value, |scope| scope == Scope::Any)?,
             "cluster" => file.clusters = reader.clusters(name, value)?,

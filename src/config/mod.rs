@@ -7,7 +7,7 @@
 //!
 //! ```toml
 //! [repository]
-//! path = "/srv/pitr"
+//! path = "/srv/pitr"             # or "s3://bucket/folder", with settings s3_region, s3_endpoint, ...
 //!
 //! [defaults]                     # for all clusters
 //! compression = "zstd:3"
@@ -21,6 +21,7 @@
 //! (`PITR_COMPRESSION`), else from the cluster's table, else from `[defaults]`, else
 //! it is the built-in one; [`ClusterConfig::entries`] tells which. See [`settings::SETTINGS`] for all names.
 
+mod bucket;
 mod environment;
 mod error;
 mod file;

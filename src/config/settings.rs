@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::bucket;
 use super::error::ConfigError;
 use super::values::{self, OnUnreachable};
 use super::{Config, Origin, Raw};
 use crate::codec::Compression;
+use crate::storage::Location;
 use crate::wal::{ClusterName, SystemIdentifier};
 
 /// Where in the file a setting may stand.
@@ -16,6 +18,8 @@ pub enum Scope {
     Repository,
     /// Only in `[cluster.<name>]`: it belongs to one server.
     Cluster,
+    /// In `[repository]`, or in `[cluster.<name>]` for a repository of the cluster's own: it says how that is reached.
+    Store,
     /// In `[cluster.<name>]` or, for all clusters, in `[defaults]`.
     Any,
 }
@@ -49,7 +53,12 @@ const fn setting(name: &'static str, scope: Scope, default: &'static str, purpos
 
 /// Every setting there is. `[repository] path` comes first, then those of a cluster.
 pub const SETTINGS: &[Setting] = &[
-    setting("path", Scope::Repository, "", "Directory of the repository, for all clusters that name no other."),
+    setting(
+        "path",
+        Scope::Repository,
+        "",
+        "Directory of the repository, or \"s3://BUCKET/FOLDER\", for all clusters that name no other.",
+    ),
     setting(
         "system_identifier",
         Scope::Cluster,
@@ -57,7 +66,43 @@ pub const SETTINGS: &[Setting] = &[
         "The server's system identifier, by which push and fetch know it.",
     ),
     setting("conninfo", Scope::Cluster, "", "How to connect to the server, as libpq writes it, without a password."),
-    setting("repository", Scope::Cluster, "", "Directory of this cluster's repository."),
+    setting("repository", Scope::Cluster, "", "Directory of this cluster's repository, or \"s3://BUCKET/FOLDER\"."),
+    setting("s3_endpoint", Scope::Store, "", "URL of the S3 server; without it Amazon's of the region."),
+    setting(
+        "s3_region",
+        Scope::Store,
+        "",
+        "Region of the bucket; without it what the environment and the profile say.",
+    ),
+    setting("s3_style", Scope::Store, "", "Where URLs name the bucket: \"path\" (with an endpoint) or \"host\"."),
+    setting("s3_ca_file", Scope::Store, "", "Certificates (PEM) to trust instead of the system's."),
+    setting("s3_profile", Scope::Store, "", "Profile of the AWS configuration files."),
+    setting(
+        "s3_credentials_file",
+        Scope::Store,
+        "",
+        "Credentials as in ~/.aws/credentials, instead of all other sources.",
+    ),
+    setting("s3_storage_class", Scope::Store, "", "Storage class of new objects, such as \"STANDARD_IA\"."),
+    setting(
+        "s3_encryption",
+        Scope::Store,
+        "bucket",
+        "\"bucket\", \"sse-s3\", \"sse-kms\", \"sse-kms:KEY\" or \"sse-c\".",
+    ),
+    setting("s3_customer_key_file", Scope::Store, "", "File with the key of sse-c, 32 bytes or base64."),
+    setting("s3_request_payer", Scope::Store, "off", "\"on\": whoever asks pays for requests."),
+    setting("s3_tags", Scope::Store, "", "Tags of new objects, such as \"app=pitr,env=prod\"."),
+    setting(
+        "s3_object_lock",
+        Scope::Store,
+        "",
+        "Lock of new objects, such as \"governance:30d\" or \"compliance:30d\".",
+    ),
+    setting("s3_conditional_writes", Scope::Store, "on", "\"off\" for a server that ignores If-None-Match."),
+    setting("s3_attempt_timeout", Scope::Store, "30s", "When one try of a request is given up."),
+    setting("s3_call_timeout", Scope::Store, "2m", "When a request is given up with all its tries."),
+    setting("s3_attempts", Scope::Store, "10", "Tries of a request, the first one included."),
     setting("compression", Scope::Any, "lz4", "\"lz4\", or \"zstd:LEVEL\" (smaller, slower)."),
     setting(
         "spool",
@@ -94,8 +139,8 @@ pub struct ClusterConfig {
     pub system_identifier: Option<SystemIdentifier>,
     /// How to connect, without a password; `None` for libpq's defaults.
     pub conninfo: Option<String>,
-    /// Directory of the repository, absolute.
-    pub repository: PathBuf,
+    /// Where the repository lies.
+    pub repository: Location,
     /// How to compress what is stored.
     pub compression: Compression,
     /// Local directory for what push and fetch prepare ahead, absolute. It need not exist: then each call works alone.
@@ -155,11 +200,15 @@ impl ClusterConfig {
         if conninfo.as_deref().is_some_and(values::has_password) {
             return Err(ConfigError::Password { name: "conninfo", origin: values.last_origin() });
         }
-        let repository = values.optional("repository", values::absolute_path)?;
+        let repository = values.optional("repository", bucket::location)?;
+        let repository = match repository.ok_or_else(|| ConfigError::NoRepository { name: name.clone() })? {
+            Location::S3(place) => Location::S3(Box::new(bucket::settings(*place, &mut values)?)),
+            directory => directory,
+        };
         let config = ClusterConfig {
             system_identifier,
             conninfo,
-            repository: repository.ok_or_else(|| ConfigError::NoRepository { name: name.clone() })?,
+            repository,
             compression: values.required("compression", values::compression)?,
             spool: values.required("spool", values::absolute_path)?,
             look_ahead: values.required("look_ahead", values::count)?,
@@ -191,13 +240,13 @@ pub(super) fn read_system_identifier(raw: &Raw) -> Result<SystemIdentifier, Conf
     system_identifier(&raw.text).map_err(|expected| invalid("system_identifier", raw, expected))
 }
 
-fn invalid(name: &str, raw: &Raw, expected: &'static str) -> ConfigError {
+pub(super) fn invalid(name: &str, raw: &Raw, expected: &'static str) -> ConfigError {
     let (name, value) = (name.to_owned(), raw.text.clone());
     ConfigError::InvalidValue { name, value, origin: raw.origin.clone(), expected }
 }
 
 /// Looks settings up one after the other and notes where each was found.
-struct Values<'a> {
+pub(super) struct Values<'a> {
     name: &'a ClusterName,
     config: &'a Config,
     entries: Vec<Entry>,
@@ -215,7 +264,12 @@ impl Values<'_> {
         }
         let own = file.clusters.get(self.name).and_then(|table| table.get(setting.name));
         let shared = file.defaults.get(setting.name);
-        let repository = file.repository.as_ref().filter(|_| setting.name == "repository");
+        let repository = match setting.scope {
+            Scope::Cluster if setting.name == "repository" => file.repository.get("path"),
+            // How the shared repository is reached says nothing about one of the cluster's own.
+            Scope::Store if !self.has_own_repository() => file.repository.get(setting.name),
+            Scope::Repository | Scope::Cluster | Scope::Store | Scope::Any => None,
+        };
         if let Some(raw) = own.or(shared).or(repository) {
             return Some(raw.clone());
         }
@@ -223,7 +277,20 @@ impl Values<'_> {
         (!setting.default.is_empty()).then_some(built_in)
     }
 
-    fn optional<T, E: Into<&'static str>>(
+    fn has_own_repository(&self) -> bool {
+        self.config.file.clusters.get(self.name).is_some_and(|table| table.contains_key("repository"))
+    }
+
+    /// A variable that is no setting.
+    pub(super) fn variable(&self, name: &str) -> Option<&str> {
+        self.config.environment.get(name)
+    }
+
+    pub(super) fn add(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    pub(super) fn optional<T, E: Into<&'static str>>(
         &mut self,
         name: &'static str,
         read: impl Fn(&str) -> Result<T, E>,
@@ -240,7 +307,7 @@ impl Values<'_> {
         Ok(value)
     }
 
-    fn required<T, E: Into<&'static str>>(
+    pub(super) fn required<T, E: Into<&'static str>>(
         &mut self,
         name: &'static str,
         read: impl Fn(&str) -> Result<T, E>,
@@ -249,7 +316,7 @@ impl Values<'_> {
         Ok(value.expect("every setting that is required has a default in SETTINGS"))
     }
 
-    fn last_origin(&self) -> Origin {
+    pub(super) fn last_origin(&self) -> Origin {
         self.entries.last().map_or(Origin::Default, |entry| entry.origin.clone())
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of the configuration: what the file and the environment mean together, and what is refused.
 
 use super::*;
+use crate::storage::Location;
 
 const PATH: &str = "/etc/pitr.toml";
 
@@ -75,7 +76,7 @@ fn precedence() {
     let cluster = config(text, &[("PITR_JOBS", "3"), ("PITR_SPOOL", "")]).expect(text).select(None, None).expect(text);
     assert_eq!((cluster.compression, cluster.look_ahead, cluster.jobs), (Compression::Zstd(5), 2, 3));
     assert_eq!(cluster.spool, Path::new("/var/spool/pitr"));
-    assert_eq!(cluster.repository, Path::new("/r"));
+    assert_eq!(cluster.repository.directory(), Some(Path::new("/r")));
     for (name, origin) in [
         ("compression", "/etc/pitr.toml:7"),
         ("look_ahead", "/etc/pitr.toml:5"),
@@ -94,7 +95,7 @@ fn options() {
         config("[repository]\npath = \"/r\"\n[cluster.a]\n", &[("PITR_REPOSITORY", "/e")]).expect("a file");
     config.set_option("repository", "--repository", "/o");
     let cluster = config.select(None, None).expect("a cluster");
-    assert_eq!(cluster.repository, Path::new("/o"));
+    assert_eq!(cluster.repository.directory(), Some(Path::new("/o")));
     assert_eq!(cluster.origin("repository").to_string(), "option --repository");
 }
 
@@ -105,7 +106,7 @@ fn environment_alone() {
     let without_file = |environment| Config { file: ConfigFile::default(), environment, options: BTreeMap::new() };
     let config = without_file(Environment::from_pairs(environment));
     let cluster = config.select(None, Some(SystemIdentifier(1))).expect("enough");
-    assert_eq!((cluster.name.as_str(), cluster.repository.as_path()), ("main", Path::new("/r")));
+    assert_eq!((cluster.name.as_str(), cluster.repository.directory()), ("main", Some(Path::new("/r"))));
     assert_eq!(config.unknown_variables(), ["PITR_COMPRESION"]);
 
     let nothing = without_file(Environment::default());
@@ -155,4 +156,59 @@ fn passwords() {
             config("[repository]\npath = \"/r\"\n[cluster.a]\n", &[("PITR_CONNINFO", conninfo)]).expect("a file");
         config.select(None, None).expect(conninfo);
     }
+}
+
+/// A repository in a bucket: its settings stand beside it, in the environment, or in the table of a cluster with a repository
+/// of its own, for which those of the shared one do not count.
+#[test]
+fn buckets() {
+    let text = "[repository]\npath = \"s3://bucket/a/b\"\ns3_endpoint = \"https://s3.example.com\"\ns3_tags = \"a=b\"\n\
+                [cluster.a]\n[cluster.b]\nrepository = \"s3://other\"\ns3_region = \"eu-west-1\"\n[cluster.c]\nrepository = \"/r\"\n";
+    let all = config(text, &[("PITR_S3_ATTEMPTS", "3")]).expect(text);
+    let bucket = |name: &str| match all.cluster(&name.parse().expect("a name")).expect(name).repository {
+        Location::S3(settings) => settings,
+        Location::Directory(_) => panic!("{name} lies in a bucket"),
+    };
+    let (a, b) = (bucket("a"), bucket("b"));
+    assert_eq!(
+        (a.url().as_str(), a.endpoint.as_deref(), a.attempts),
+        ("s3://bucket/a/b", Some("https://s3.example.com"), 3)
+    );
+    assert!(a.uses_path_style() && a.tags.header().is_some());
+    assert_eq!((b.url().as_str(), b.endpoint.as_deref(), b.region.as_deref()), ("s3://other", None, Some("eu-west-1")));
+    assert!(b.tags.header().is_none());
+    let c = all.cluster(&"c".parse().expect("a name")).expect("a directory");
+    assert!(c.entries().iter().all(|entry| !entry.name.starts_with("s3_")), "a directory has no such settings");
+
+    for (name, value) in [
+        ("s3_endpoint", "s3.example.com"),
+        ("s3_endpoint", "https://user:secret@host"),
+        ("s3_style", "both"),
+        ("s3_ca_file", "ca.pem"),
+        ("s3_storage_class", "DEEP_ARCHIVE"),
+        ("s3_encryption", "sse"),
+        ("s3_encryption", "sse-c"),
+        ("s3_request_payer", "requester"),
+        ("s3_tags", "a"),
+        ("s3_object_lock", "30d"),
+        ("s3_attempts", "0"),
+        ("s3_customer_key_file", "/nonexistent"),
+    ] {
+        let text = format!("[repository]\npath = \"s3://bucket\"\n{name} = \"{value}\"\n[cluster.a]\n");
+        let error = config(&text, &[]).and_then(|config| config.select(None, None)).expect_err(&text);
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+/// The key of SSE-C may come from the environment; it is used and never shown.
+#[test]
+fn customer_key() {
+    let text = "[repository]\npath = \"s3://bucket\"\ns3_encryption = \"sse-c\"\n[cluster.a]\n";
+    let secret = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
+    let all = config(text, &[("PITR_S3_CUSTOMER_KEY", secret)]).expect(text);
+    let cluster = all.select(None, None).expect("a key");
+    assert_eq!(cluster.origin("s3_customer_key").to_string(), "environment variable PITR_S3_CUSTOMER_KEY");
+    assert!(!format!("{:?}", cluster).contains("QUFB"), "shown");
+    let error = config(text, &[("PITR_S3_CUSTOMER_KEY", "short")]).and_then(|all| all.select(None, None));
+    assert!(!error.expect_err("too short").to_string().contains("short"));
 }

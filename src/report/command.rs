@@ -139,6 +139,15 @@ impl Explain for PlaceError {
                  destroy it too.",
                 "Choose a directory elsewhere, on another disk or another host's file system.",
             ),
+            PlaceError::Overwrites { .. } => Report::new(
+                ExitStatus::Configuration,
+                self.to_string(),
+                "No repository was made. Two servers that archive as one, after a promotion for example, could destroy each \
+                 other's WAL there without anybody noticing.",
+                "Use a server that honours If-None-Match. Or accept a weaker promise: with s3_conditional_writes = \"off\" each \
+                 file is looked for before it is stored, and only writers at the same moment are not told apart.",
+            ),
+            PlaceError::Storage(error) => error.report(),
             PlaceError::Io { source, .. } => {
                 let denied = source.kind() == std::io::ErrorKind::PermissionDenied;
                 let status = if denied { ExitStatus::Denied } else { ExitStatus::Local };

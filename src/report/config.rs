@@ -71,7 +71,7 @@ impl Explain for ConfigError {
             ConfigError::NoRepository { .. } => (
                 ExitStatus::Configuration,
                 nothing.to_owned(),
-                "Put path = \"/…\" into [repository] of the configuration file, or set PITR_REPOSITORY.".to_owned(),
+                "Put path = \"/…\" or path = \"s3://BUCKET/FOLDER\" into [repository] of the configuration file, or set PITR_REPOSITORY.".to_owned(),
             ),
         };
         Report::new(status, self.to_string(), meaning, hint)

@@ -25,8 +25,9 @@ impl Explain for StorageError {
             StorageErrorKind::Denied => (
                 ExitStatus::Denied,
                 "Nothing was changed.",
-                "The repository must belong to the user that the PostgreSQL server runs as; look at its owner and mode. \
-                 Run this command as that user, or as root.",
+                "A repository in a directory must belong to the user that the PostgreSQL server runs as: look at its owner \
+                 and mode, and run this command as that user, or as root. For one in a bucket, docs/S3.md has the rights \
+                 that each task needs.",
             ),
             StorageErrorKind::ReadOnly => (
                 ExitStatus::Denied,
@@ -38,6 +39,42 @@ impl Explain for StorageError {
                 ExitStatus::Unreachable,
                 "What was stored before is not affected. WAL that cannot be archived stays in pg_wal and is tried again.",
                 "Run \"pitr check\", and look at the disk or the network behind the repository.",
+            ),
+            StorageErrorKind::Throttled => (
+                ExitStatus::Unreachable,
+                "What was stored before is not affected. WAL that cannot be archived stays in pg_wal and is tried again.",
+                "The store asks for fewer requests. It will go on by itself; where it happens often, lower \"jobs\" and \
+                 \"look_ahead\", or look at what else uses the bucket.",
+            ),
+            StorageErrorKind::NoBucket => (
+                ExitStatus::NoRepository,
+                "Nothing was read or written. PostgreSQL keeps what is not archived. A missing bucket says nothing about \
+                 what is stored: it is never taken for an empty archive.",
+                "Are the bucket's name, the endpoint and the account in the configuration right? pitr makes no buckets: \
+                 make it first, then run \"pitr init\".",
+            ),
+            StorageErrorKind::WrongRegion => (
+                ExitStatus::Unreachable,
+                "Nothing was read or written. PostgreSQL keeps what is not archived.",
+                "Set s3_region to the region of the bucket; \"pitr config show\" tells what it is now.",
+            ),
+            StorageErrorKind::Credentials => (
+                ExitStatus::Denied,
+                "Nothing was read or written. What is stored is not affected. PostgreSQL keeps what is not archived.",
+                "Does the user that runs this, the server's user for archiving, have valid credentials: AWS_ACCESS_KEY_ID \
+                 and AWS_SECRET_ACCESS_KEY, a profile (s3_profile), or the role of this machine?",
+            ),
+            StorageErrorKind::ClockSkew => (
+                ExitStatus::Unreachable,
+                "Nothing was read or written. PostgreSQL keeps what is not archived.",
+                "Set this host's clock: is its time service running? Requests to the bucket carry the time, and one that \
+                 is off by more than 15 minutes is refused.",
+            ),
+            StorageErrorKind::Frozen => (
+                ExitStatus::Unreachable,
+                "The object is there and whole, but was moved to an archive class, from which it cannot be read at once.",
+                "Bring it back (\"aws s3api restore-object\"), and change the lifecycle rule of the bucket: nothing of a \
+                 repository may move to GLACIER or DEEP_ARCHIVE. GLACIER_IR is fine.",
             ),
             StorageErrorKind::TooShort => (
                 ExitStatus::Damaged,

@@ -9,6 +9,7 @@
 //!                              /wal/<timeline>/<group>/<segment>
 //!                              /catalog/<timeline>/<group>.<count>.<hash>
 //!                              /packs/<backup id>.<number>, /backups/<backup id>/…
+//! probes/…                                        what only found out what the store can do; means nothing
 //! ```
 //!
 //! `pg_upgrade` gives a cluster a second system identifier; both stay under the cluster's name. The marker `pitr.json`
@@ -42,7 +43,7 @@ pub use segments::{SegmentReader, SegmentReading};
 use crate::codec::Origin;
 use crate::codec::stored::StoredError;
 use crate::manifest::ManifestError;
-use crate::storage::{Key, Put, Storage, StorageError};
+use crate::storage::{Key, PROBES, Put, Storage, StorageError};
 use crate::wal::{ClusterName, PgTime, SystemIdentifier, WalFileName};
 
 /// Largest of the small JSON objects, in bytes.
@@ -194,7 +195,8 @@ impl Repository {
     pub fn create(storage: Arc<dyn Storage>, created_at: PgTime) -> Result<Repository, RepositoryError> {
         let not_empty =
             |entry: &str| RepositoryError::NotEmpty { storage: storage.describe(), entry: entry.to_owned() };
-        if let Some(entry) = storage.list(&Key::root())?.first() {
+        // A probe that its writer was not allowed to delete is nobody's data.
+        if let Some(entry) = storage.list(&Key::root())?.iter().find(|entry| entry.name != PROBES) {
             return Err(not_empty(&entry.name));
         }
         let key = keys::marker();

@@ -33,6 +33,18 @@ pub enum StorageErrorKind {
     ReadOnly,
     /// The store or the object does not answer as it should; another try may succeed.
     Unreachable,
+    /// The store asks for fewer requests; later ones will succeed.
+    Throttled,
+    /// There is no such bucket; what should be in it may lie elsewhere.
+    NoBucket,
+    /// The bucket lies in another region.
+    WrongRegion,
+    /// No credentials were found, or the store does not accept them (any more).
+    Credentials,
+    /// This host's clock and the store's differ too much for a signature to count.
+    ClockSkew,
+    /// The object was moved to an archive class and has to be brought back before it can be read.
+    Frozen,
     /// The object ends before the bytes that were stored in it.
     TooShort,
     /// The object is larger than anything that belongs here.
@@ -56,7 +68,7 @@ impl StorageError {
     /// Trying the same again cannot help: somebody has to change something first.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        !matches!(self.kind, StorageErrorKind::Unreachable)
+        !matches!(self.kind, StorageErrorKind::Unreachable | StorageErrorKind::Throttled)
     }
 }
 

@@ -92,6 +92,10 @@ impl Storage for Faulty {
         self.inner.describe()
     }
 
+    fn weakness(&self) -> Option<&'static str> {
+        self.inner.weakness()
+    }
+
     fn create(&self, key: &Key) -> Result<Box<dyn NewObject>, StorageError> {
         let inner = self.step("write", key, || self.inner.create(key))?;
         Ok(Box::new(NewFaultyObject { storage: self.clone(), key: key.clone(), inner }))

@@ -1,7 +1,8 @@
 //! Storage: named objects, written once, read whole or in ranges.
 //!
-//! Layer 3. One trait, [`Storage`], and the stores behind it: [`Directory`] (the default), [`Memory`] and
-//! [`Faulty`] for tests that need what real stores cannot show. What the objects mean is `repository`'s business.
+//! Layer 3. One trait, [`Storage`], and the stores behind it: [`Directory`] (the default), [`S3`], and [`Memory`] and
+//! [`Faulty`] for tests that need what real stores cannot show. [`Location`] says which one a repository lies in. What the
+//! objects mean is `repository`'s business.
 //!
 //! The trait is blocking. `pitr-wal-push` runs once a segment and may start nothing it does not need; the pipelines
 //! of backup and restore are threads. A store that needs an asynchronous client keeps that client's runtime to itself.
@@ -14,7 +15,9 @@ mod directory;
 mod error;
 mod faulty;
 mod key;
+mod location;
 mod memory;
+mod s3;
 
 use std::fmt::Debug;
 use std::io::{Read, Write};
@@ -24,7 +27,12 @@ pub use directory::Directory;
 pub use error::{StorageError, StorageErrorKind};
 pub use faulty::{Fault, Faulty};
 pub use key::{Key, KeyError};
+pub use location::Location;
 pub use memory::Memory;
+pub use s3::{CustomerKey, Encryption, ObjectLock, RequestCounts, S3, S3Settings, StorageClass, Style, Tags};
+
+/// The folder of objects that only find out what a store can do. Whatever lies in it means nothing.
+pub const PROBES: &str = "probes";
 
 /// Whether a put found its name free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -142,6 +150,11 @@ pub trait Storage: Send + Sync + Debug {
     /// # Errors
     /// The store takes no deletions or does not answer.
     fn delete(&self, key: &Key) -> Result<(), StorageError>;
+
+    /// What this store cannot promise though others do, as part of a sentence; `None` if it keeps all promises.
+    fn weakness(&self) -> Option<&'static str> {
+        None
+    }
 
     /// Dresses an error of the operating system, met while using this store.
     fn failed(&self, action: &'static str, key: &Key, error: &std::io::Error) -> StorageError {

@@ -71,6 +71,13 @@ pub fn client_tool(program: &str) -> PathBuf {
     path
 }
 
+/// The Python that has the S3 server moto.
+pub fn moto() -> PathBuf {
+    let path = cache().join("moto/bin/python");
+    assert!(path.exists(), "no {}: run scripts/install", path.display());
+    path
+}
+
 /// The same rule as `cache_dir` in `scripts/lib.sh`.
 fn cache() -> PathBuf {
     if let Some(dir) = std::env::var_os("PITR_TEST_CACHE").filter(|dir| !dir.is_empty()) {

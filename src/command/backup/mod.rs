@@ -25,7 +25,6 @@ mod wal;
 mod worker;
 mod writer;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::BackupError;
@@ -49,7 +48,6 @@ use crate::manifest::{MANIFEST_FORMAT, ManifestHeader, ManifestStop, ManifestWri
 use crate::replication::{BackupEnd, BaseBackup, BaseBackupOptions, ConnInfo, Patience, Session, SessionKind};
 use crate::report::{ExitStatus, Explain, Program, Severity};
 use crate::repository::{Cluster, Repository, ServerRepository};
-use crate::storage::Directory;
 use crate::wal::{BackupSource, Lsn, PgTime, SegmentName, TimelineId};
 
 /// Take a base backup
@@ -98,7 +96,7 @@ enum WalMode {
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, BackupError> {
     let config = context.cluster_config()?;
     let conninfo = server::conninfo(&config)?;
-    let repository = Repository::open(Arc::new(Directory::open(&config.repository)?))?;
+    let repository = Repository::open(config.repository.open()?)?;
     let patience = Patience { interrupt: context.interrupt.flag(), ..Patience::default() };
     let mut session = Session::connect(&conninfo, SessionKind::Physical, &patience)?;
     let task = Task::prepare(args, context, &config, conninfo, &repository, &mut session)?;

@@ -3,13 +3,11 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Arguments, CallError};
 use crate::config::{ClusterConfig, Config};
 use crate::repository::{Repository, RepositoryId, ServerRecord, ServerRepository};
-use crate::storage::Directory;
 use crate::wal::{CONTROL_FILE_READ_SIZE, ControlFile, SystemIdentifier};
 
 /// How often a `pg_control` that is just being written is read again.
@@ -109,8 +107,7 @@ impl Server {
     /// Opens the repository: its marker is read anew by every call, since a file system that is not mounted looks like
     /// an empty repository.
     pub(in crate::command) fn open_repository(&self) -> Result<Open, CallError> {
-        let storage = Directory::open(&self.config.repository)?;
-        let repository = Repository::open(Arc::new(storage))?;
+        let repository = Repository::open(self.config.repository.open()?)?;
         let cluster = repository.cluster(&self.config.name);
         let record = cluster.server_record(self.system_identifier)?;
         Ok(Open { id: repository.id().clone(), server: cluster.server(self.system_identifier), record })
@@ -129,8 +126,7 @@ pub(in crate::command) enum Identity {
 /// Whether the cluster came from this server by `pg_upgrade`. What cannot be found out is no.
 fn is_earlier(config: &ClusterConfig, found: SystemIdentifier) -> bool {
     let look = || -> Option<bool> {
-        let storage = Directory::open(&config.repository).ok()?;
-        let cluster = Repository::open(Arc::new(storage)).ok()?.cluster(&config.name);
+        let cluster = Repository::open(config.repository.open().ok()?).ok()?.cluster(&config.name);
         let mut identifier = config.system_identifier?;
         // A chain of upgrades is short; one that goes on and on is a circle.
         for _ in 0..64 {

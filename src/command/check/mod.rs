@@ -11,7 +11,6 @@ mod road;
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::init::missing_lines;
@@ -21,7 +20,7 @@ use crate::config::{ClusterConfig, ConfigError};
 use crate::replication::{Session, SessionKind};
 use crate::report::{ExitStatus, Explain};
 use crate::repository::{Repository, RepositoryError, ServerRepository};
-use crate::storage::{Directory, Put, Storage, StorageError};
+use crate::storage::{Location, Put, Storage, StorageError, StorageErrorKind};
 use finding::{Finding, Findings};
 
 /// Prove that archiving works: settings, repository, and a WAL segment on its way
@@ -98,6 +97,10 @@ fn archive(
     let stored = home.server(identifier);
     findings
         .add_result("storing", probe(&stored).map(|()| "written, synced, read back; a second writer is refused"))?;
+    if let Some(weakness) = stored.storage().weakness() {
+        let hint = "Let one server archive at a time, and keep it that way when another is promoted.";
+        findings.add(Finding::warning("write once", weakness, hint))?;
+    }
     let Some(sql) = server.sql.as_mut() else {
         let why = "no ordinary connection to the server: archiver and road cannot be watched";
         let hint = "\"pitr init\" prints the line of pg_hba.conf that is missing.";
@@ -126,8 +129,8 @@ impl Server {
     }
 }
 
-fn open_repository(path: &Path) -> Result<Repository, RepositoryError> {
-    Repository::open(Arc::new(Directory::open(path)?))
+fn open_repository(place: &Location) -> Result<Repository, RepositoryError> {
+    Repository::open(place.open()?)
 }
 
 fn spool(path: &Path) -> Finding {
@@ -163,14 +166,18 @@ fn probe(server: &ServerRepository) -> Result<(), RepositoryError> {
         storage: storage.describe(),
         key: base.to_string(),
         action: "rely on",
-        kind: crate::storage::StorageErrorKind::Unreachable,
+        kind: StorageErrorKind::Unreachable,
         reason: reason.to_owned(),
     };
     getrandom::fill(&mut random).map_err(|error| failed(&error.to_string()))?;
     let key = base.join(&name(random)).map_err(|error| failed(&error.to_string()))?;
     let result = probe_object(storage.as_ref(), &key, &random, &failed);
-    // Also after a failure: a probe that stays is harmless, since no reader takes it for anything.
-    storage.delete(&key)?;
+    // Also after a failure. A writer that may not delete is a good thing: the probe that stays is harmless, since no reader
+    // takes it for anything.
+    match storage.delete(&key) {
+        Err(error) if error.kind == StorageErrorKind::Denied => {}
+        other => other?,
+    }
     Ok(result?)
 }
 

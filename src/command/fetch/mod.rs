@@ -85,7 +85,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Fetc
     let target = Path::new(&arguments.operands[1]);
     let server = Server::find(&arguments, target, Identity::PresentOrEarlier)?;
     let spared = is_standby(&server) && server.config.on_unreachable == OnUnreachable::Wait;
-    let doing = format!("fetch WAL file \"{file}\" from {}", server.config.repository.display());
+    let doing = format!("fetch WAL file \"{file}\" from {}", server.config.repository);
     deadline.doing(doing);
     let delivery = Delivery::new(&server, file, target)?;
     let outcome = if spared {

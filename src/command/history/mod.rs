@@ -7,8 +7,6 @@ mod pattern;
 mod range;
 mod reading;
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -17,7 +15,6 @@ use crate::recovery::moment::{self, Surroundings};
 use crate::recovery::{Road, Snapshot, TargetError};
 use crate::repository::evidence::StoredEvidence;
 use crate::repository::{Repository, RepositoryError, ServerRecord, ServerRepository};
-use crate::storage::Directory;
 use crate::wal::{Lsn, SystemIdentifier, TimelineId};
 pub use error::HistoryError;
 pub use pattern::{NamePattern, RelationPattern};
@@ -60,8 +57,8 @@ impl History {
     /// The configuration or the repository cannot be used, or there is no such server.
     pub fn open(context: &Context, identifier: Option<SystemIdentifier>) -> Result<History, HistoryError> {
         let cluster = context.cluster_config()?;
-        let storage = Directory::open(&cluster.repository).map_err(RepositoryError::from)?;
-        let repository = Repository::open(Arc::new(storage))?.cluster(&cluster.name);
+        let storage = cluster.repository.open().map_err(RepositoryError::from)?;
+        let repository = Repository::open(storage)?.cluster(&cluster.name);
         let record = match identifier {
             Some(identifier) => Some(repository.server_record(identifier)?),
             None => repository.servers()?.pop(),

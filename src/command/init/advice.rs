@@ -122,14 +122,22 @@ pub(super) fn role_sql(role: &str) -> String {
     ROLE_SQL.replace("{role}", &format!("\"{}\"", role.replace('"', "\"\""))).trim_end().to_owned()
 }
 
-/// A whole `pitr.toml` for one cluster.
-pub(super) fn pitr_toml(cluster: &str, repository: &str, system_identifier: &str, conninfo: &str) -> String {
+/// A whole `pitr.toml` for one cluster, with settings for `[repository]`.
+pub(super) fn pitr_toml(
+    cluster: &str,
+    repository: &str,
+    settings: &[(&str, &str)],
+    system_identifier: &str,
+    conninfo: &str,
+) -> String {
+    let settings = settings.iter().map(|(name, value)| format!("\n{name} = {}", toml_text(value)));
+    let repository = std::iter::once(toml_text(repository)).chain(settings).collect::<String>();
     PITR_TOML
         .lines()
         .filter(|line| !line.starts_with('#'))
         .collect::<Vec<_>>()
         .join("\n")
-        .replace("{repository}", &toml_text(repository))
+        .replace("{repository}", &repository)
         .replace("{cluster}", cluster)
         .replace("{system_identifier}", &toml_text(system_identifier))
         .replace("{conninfo}", &toml_text(conninfo))
@@ -200,13 +208,14 @@ mod tests {
     /// Every placeholder of the files is filled, and names that need quoting get it.
     #[test]
     fn nothing_is_left_in_braces() {
-        let toml = pitr_toml("main", "/srv/a \"b\"", "7", "host=/tmp user='x y'");
+        let toml = pitr_toml("main", "/srv/a \"b\"", &[("s3_region", "x")], "7", "host=/tmp user='x y'");
         let role = "o'brien \"x\"";
         for text in [&toml, &role_sql(role), &hba_lines(role, Road::Socket), &hba_lines(role, Road::Tcp)] {
             assert!(!text.contains(['{', '}']), "{text}");
         }
         let read: toml::Table = toml.parse().expect(&toml);
         assert_eq!(read["repository"]["path"].as_str(), Some("/srv/a \"b\""));
+        assert_eq!(read["repository"]["s3_region"].as_str(), Some("x"));
         assert!(role_sql(role).contains("CREATE ROLE \"o'brien \"\"x\"\"\" WITH LOGIN REPLICATION;"));
         assert_eq!(hba_lines("pitr", Road::Socket), "local  postgres,replication  pitr  scram-sha-256");
         assert_eq!(hba_lines("a-b", Road::Tcp), "hostssl  postgres,replication  \"a-b\"  samenet  scram-sha-256");

@@ -19,7 +19,6 @@ pub use place::PlaceError;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::server::{self, Rights, ServerError, ServerFacts};
 use super::{Context, host};
@@ -30,7 +29,7 @@ use crate::replication::conninfo::Endpoint;
 use crate::replication::{ConnInfo, SessionKind};
 use crate::report::ExitStatus;
 use crate::repository::{Repository, RepositoryError, ServerRecord};
-use crate::storage::{Directory, Storage, StorageError};
+use crate::storage::{Location, StorageError};
 use advice::Road;
 use outcome::Outcome;
 
@@ -44,7 +43,7 @@ use outcome::Outcome;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Directory of the repository, instead of the configured one
+    /// Directory of the repository, or s3://BUCKET/FOLDER, instead of the configured one
     #[arg(long, value_name = "DIR")]
     pub repository: Option<PathBuf>,
     /// How to connect to the server, as libpq writes it, instead of the configured way
@@ -108,7 +107,9 @@ impl From<StorageError> for InitError {
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, InitError> {
     let config = with_options(args, &context.config)?;
     let cluster = config.select(context.cluster.as_ref(), None)?;
-    place::refuse_inside_server(&cluster.repository)?;
+    if let Some(path) = cluster.repository.directory() {
+        place::refuse_inside_server(path)?;
+    }
     let info = server::conninfo(&cluster)?;
     let facts = match server::connect(&info, SessionKind::Physical, &context.interrupt) {
         Ok(mut session) => server::facts(&mut session)?,
@@ -127,7 +128,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, InitError> {
 
     let (repository, made) = repository(&cluster, &info, &facts)?;
     let added = announce(&repository, &cluster, &facts, args.upgraded)?;
-    let outcome = outcome(&cluster, &config, &facts, &info, rights, made, added)?;
+    let outcome = outcome(&cluster, &config, &facts, &info, rights, &repository, (made, added))?;
     let mut out = context.stdout();
     if context.json {
         out.json(&outcome)?
@@ -142,7 +143,9 @@ fn with_options(args: &Args, config: &Config) -> Result<Config, InitError> {
     let mut config = config.clone();
     if let Some(path) = &args.repository {
         let refuse = |reason: String| InitError::Path { path: path.clone(), reason };
-        let absolute = std::path::absolute(path).map_err(|error| refuse(error.to_string()))?;
+        let is_bucket = path.to_str().is_some_and(|text| text.starts_with("s3:"));
+        let absolute = if is_bucket { Ok(path.clone()) } else { std::path::absolute(path) };
+        let absolute = absolute.map_err(|error| refuse(error.to_string()))?;
         let text = absolute.to_str().ok_or_else(|| refuse("it is not UTF-8".to_owned()))?;
         config.set_option("repository", "--repository", text);
     }
@@ -152,19 +155,24 @@ fn with_options(args: &Args, config: &Config) -> Result<Config, InitError> {
     Ok(config)
 }
 
-/// Opens the repository, or makes it in a directory that is missing or empty. Tells whether it was made.
+/// Opens the repository, or makes it in a directory that is missing or empty, or in an empty folder of a bucket. Tells
+/// whether it was made.
 fn repository(cluster: &ClusterConfig, info: &ConnInfo, facts: &ServerFacts) -> Result<(Repository, bool), InitError> {
-    let path = cluster.repository.as_path();
+    let place = &cluster.repository;
     let owner = servers_user(info, facts);
-    place::make(path, owner)?;
-    let open = || -> Result<Arc<dyn Storage>, StorageError> { Ok(Arc::new(Directory::open(path)?)) };
-    match Repository::open(open()?) {
+    match place {
+        Location::Directory(path) => drop(place::make(path, owner)?),
+        Location::S3(settings) => place::refuse_overwriting(settings)?,
+    }
+    match Repository::open(place.open()?) {
         Err(RepositoryError::NotARepository { .. }) => {
             // Looked at before the directory changes hands: what is not empty is not ours to give away.
-            if let Some(owner) = owner.filter(|_| place::is_empty(path)) {
+            if let (Some(path), Some(owner)) = (place.directory(), owner)
+                && place::is_empty(path)
+            {
                 place::give(path, owner)?;
             }
-            Ok((Repository::create(open()?, host::now())?, true))
+            Ok((Repository::create(place.open()?, host::now())?, true))
         }
         other => Ok((other?, false)),
     }
@@ -223,8 +231,8 @@ fn outcome(
     facts: &ServerFacts,
     info: &ConnInfo,
     rights: Result<Rights, ServerError>,
-    repository_made: bool,
-    server_added: bool,
+    repository: &Repository,
+    (repository_made, server_added): (bool, bool),
 ) -> Result<Outcome, InitError> {
     let (sql_refused, rights) = match rights {
         Ok(rights) => (None, Some(rights)),
@@ -238,10 +246,13 @@ fn outcome(
         postgres_version: facts.version.clone(),
         segment_size_bytes: facts.segment_size.bytes(),
         page_checksums: facts.page_checksums,
-        repository: cluster.repository.clone(),
+        repository: cluster.repository.to_string(),
+        place: repository.storage().describe(),
+        repository_weakness: repository.storage().weakness(),
         repository_made,
         server_added,
-        repository_of_root: rustix::process::geteuid().is_root() && place::belongs_to_root(&cluster.repository),
+        repository_of_root: rustix::process::geteuid().is_root()
+            && cluster.repository.directory().is_some_and(place::belongs_to_root),
         postgresql_conf: missing_lines(&facts.settings, &archive_command),
         configuration,
         access: outcome::access(&info.user, road(info), rights.as_ref(), sql_refused),

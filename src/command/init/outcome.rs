@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::InitError;
 use super::advice::{self, Road, ServerLine, Takes};
 use crate::command::server::{Rights, ServerError};
-use crate::config::{ClusterConfig, Config, DEFAULT_PATH};
+use crate::config::settings::SETTINGS;
+use crate::config::{ClusterConfig, Config, DEFAULT_PATH, Origin};
 use crate::durable::{self, Owner};
 use crate::replication::ReplicationError;
 use crate::wal::{ClusterName, SystemIdentifier};
@@ -21,7 +22,13 @@ pub(super) struct Outcome {
     pub(super) postgres_version: String,
     pub(super) segment_size_bytes: u64,
     pub(super) page_checksums: bool,
-    pub(super) repository: PathBuf,
+    /// As it is configured.
+    pub(super) repository: String,
+    /// As it is told to people.
+    #[serde(skip)]
+    pub(super) place: String,
+    /// What the store cannot promise.
+    pub(super) repository_weakness: Option<&'static str>,
     pub(super) repository_made: bool,
     pub(super) server_added: bool,
     pub(super) repository_of_root: bool,
@@ -70,8 +77,15 @@ pub(super) fn configuration(
         return Ok(Some(Addition { file, table, lines: format!("system_identifier = \"{identifier}\"") }));
     }
     let conninfo = cluster.conninfo.as_deref().unwrap_or("host=/var/run/postgresql dbname=postgres");
-    let repository = crate::pgdata::quote::path_text(&cluster.repository)?;
-    let lines = advice::pitr_toml(cluster.name.as_str(), repository, &identifier.to_string(), conninfo);
+    if let Some(path) = cluster.repository.directory() {
+        crate::pgdata::quote::path_text(path)?;
+    }
+    let repository = cluster.repository.to_string();
+    // What reaches the bucket now, in this environment, must reach it from the archiver's too.
+    let of_bucket = cluster.entries().iter().filter(|entry| SETTINGS.iter().any(|known| known.name == entry.name));
+    let of_bucket = of_bucket.filter(|entry| entry.name.starts_with("s3_") && entry.origin != Origin::Default);
+    let settings: Vec<_> = of_bucket.filter_map(|entry| Some((entry.name, entry.value.as_deref()?))).collect();
+    let lines = advice::pitr_toml(cluster.name.as_str(), &repository, &settings, &identifier.to_string(), conninfo);
     Ok(Some(Addition { file, table: None, lines }))
 }
 
@@ -145,10 +159,13 @@ impl Outcome {
             (false, true) => "server added",
             (false, false) => "ready",
         };
-        writeln!(out, "repository:  directory \"{}\", {done}", self.repository.display())?;
+        writeln!(out, "repository:  {}, {done}", self.place)?;
+        if let Some(weakness) = self.repository_weakness {
+            writeln!(out, "             {weakness}")?;
+        }
         if self.repository_of_root {
             writeln!(out, "\nThe repository belongs to root. The server's user must own it, or archiving will fail:")?;
-            writeln!(out, "\n    chown -R USER: {}", self.repository.display())?;
+            writeln!(out, "\n    chown -R USER: {}", self.repository)?;
         }
         self.write_server_lines(out)?;
         if let Some(addition) = &self.configuration {

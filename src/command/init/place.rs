@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::durable::{self, Owner};
+use crate::storage::{S3, S3Settings, Storage, StorageError};
 
 /// Why a directory cannot be a repository.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,15 @@ pub enum PlaceError {
         /// What that is.
         what: &'static str,
     },
+    /// A server that lets a second writer overwrite an object, though it was told that it would not.
+    #[error("{storage} ignores the condition that keeps a second writer from overwriting an object")]
+    Overwrites {
+        /// The bucket.
+        storage: String,
+    },
+    /// What that server does could not be found out.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// It could not be made or looked at.
     #[error("could not {action} directory \"{}\": {source}", path.display())]
     Io {
@@ -44,6 +54,18 @@ pub(super) fn refuse_inside_server(path: &Path) -> Result<(), PlaceError> {
         if let Some(what) = servers_directory(directory) {
             return Err(PlaceError::Inside { path: path.to_owned(), inside: directory.to_owned(), what });
         }
+    }
+    Ok(())
+}
+
+/// Refuses a bucket whose server silently overwrites objects, unless the configuration says that this is known.
+///
+/// # Errors
+/// [`PlaceError::Overwrites`], or the bucket cannot be written to.
+pub(super) fn refuse_overwriting(settings: &S3Settings) -> Result<(), PlaceError> {
+    let store = S3::new(settings.clone());
+    if settings.conditional_writes && !store.probe_conditional_writes()? {
+        return Err(PlaceError::Overwrites { storage: store.describe() });
     }
     Ok(())
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Args, Progress, ProgressError};
@@ -15,7 +14,6 @@ use crate::pgdata::recovering::{self, Mode};
 use crate::recovery::{PlanError, PlanRequest, RestorePlan, plan};
 use crate::replication::{ConnInfo, ReplicationError, SessionKind};
 use crate::repository::Repository;
-use crate::storage::Directory;
 use crate::wal::{Lsn, PgTime, SystemIdentifier, TimelineId};
 
 /// What one look tells about the server.
@@ -94,8 +92,8 @@ impl<'a> Looking<'a> {
 
     /// The road to the target, planned with what the archive has now.
     fn road(&self, seen: &Seen) -> Result<Road, ProgressError> {
-        let directory = Directory::open(&self.cluster.repository).map_err(crate::repository::RepositoryError::from)?;
-        let cluster = Repository::open(Arc::new(directory))?.cluster(&self.cluster.name);
+        let storage = self.cluster.repository.open().map_err(crate::repository::RepositoryError::from)?;
+        let cluster = Repository::open(storage)?.cluster(&self.cluster.name);
         let record = cluster.server_record(seen.system_identifier)?;
         let server = cluster.server(seen.system_identifier);
         let snapshot = server.snapshot(&record)?;

@@ -37,8 +37,8 @@ pub(super) enum Remark {
 impl Archiver {
     /// For a cluster whose repository was opened.
     pub(super) fn new(server: &Server, open: Open) -> Result<Archiver, PushError> {
-        if let Some(directory) = &server.data_directory {
-            check_outside(&server.config.repository, &directory.path)?;
+        if let (Some(directory), Some(repository)) = (&server.data_directory, server.config.repository.directory()) {
+            check_outside(repository, &directory.path)?;
         }
         let directory = server.data_directory.as_ref().map(|found| found.path.display().to_string());
         let origin = Origin {

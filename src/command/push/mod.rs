@@ -70,7 +70,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Push
     let server = Server::find(&arguments, path, Identity::Present)?;
     deadline.set(server.config.push_timeout, expiry());
 
-    deadline.doing(format!("open the repository {}", server.config.repository.display()));
+    deadline.doing(format!("open the repository {}", server.config.repository));
     let spool = Spool::open(&server.config.spool, server.system_identifier).ok();
     let noted = spool.filter(|spool| spool.has_note_for(file));
     let open = server.open_repository()?;

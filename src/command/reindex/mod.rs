@@ -10,7 +10,6 @@
 mod show;
 
 use std::io;
-use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -20,7 +19,6 @@ use crate::config::ConfigError;
 use crate::report::ExitStatus;
 use crate::repository::reindex::{Problem, ProblemKind};
 use crate::repository::{Repository, RepositoryError, ServerRecord, ServerRepository};
-use crate::storage::Directory;
 use crate::wal::{ClusterName, SegmentName, SystemIdentifier, TimelineId};
 use show::Progress;
 
@@ -105,8 +103,8 @@ struct Found {
 /// See [`ReindexError`].
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, ReindexError> {
     let config = context.cluster_config()?;
-    let directory = Directory::open(&config.repository).map_err(RepositoryError::from)?;
-    let cluster = Repository::open(Arc::new(directory))?.cluster(&config.name);
+    let storage = config.repository.open().map_err(RepositoryError::from)?;
+    let cluster = Repository::open(storage)?.cluster(&config.name);
     let (timelines, problems) = (Vec::new(), Vec::new());
     let mut outcome = Outcome { cluster: config.name.clone(), ok: false, interrupted: false, timelines, problems };
     for record in cluster.servers()? {

@@ -45,7 +45,11 @@ pub(super) struct Moved {
 }
 
 /// Looks at the directories. Refuses what must not be written to; `None` if no target was given.
-pub(super) fn survey(args: &Args, info: &BackupInfo, repository: &Path) -> Result<Option<Ground>, RestoreError> {
+pub(super) fn survey(
+    args: &Args,
+    info: &BackupInfo,
+    repository: Option<&Path>,
+) -> Result<Option<Ground>, RestoreError> {
     let Some(target) = &args.target else { return Ok(None) };
     let target = absolute(target)?;
     let waldir = args.waldir.as_deref().map(absolute).transpose()?;
@@ -146,10 +150,10 @@ fn check_outside(path: &Path, may_write_over: bool) -> Result<bool, RestoreError
 }
 
 /// None of the directories may lie in another, in the repository, or around it.
-fn check_apart(places: &Places, repository: &Path) -> Result<(), RestoreError> {
-    let repository = fs::canonicalize(repository).unwrap_or_else(|_| repository.to_owned());
-    let mut named: Vec<(String, &Path)> =
-        vec![("the target".to_owned(), &places.data), ("the repository".to_owned(), &repository)];
+fn check_apart(places: &Places, repository: Option<&Path>) -> Result<(), RestoreError> {
+    let repository = repository.map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
+    let mut named: Vec<(String, &Path)> = vec![("the target".to_owned(), &places.data)];
+    named.extend(repository.iter().map(|path| ("the repository".to_owned(), path.as_path())));
     named.extend(places.wal.iter().map(|path| ("the directory for pg_wal".to_owned(), path.as_path())));
     let outside = places.tablespaces.iter().filter(|(_, path)| path.is_absolute());
     named.extend(outside.map(|(oid, path)| (format!("tablespace {oid}"), path.as_path())));

@@ -1,7 +1,5 @@
 //! From the words of the command line to a plan.
 
-use std::sync::Arc;
-
 use jiff::tz::TimeZone;
 
 use super::watched::Watched;
@@ -11,7 +9,6 @@ use crate::command::Context;
 use crate::config::ClusterConfig;
 use crate::recovery::{PlanError, PlanRequest, Refusal, RestorePlan, TargetKind, Unreachable, plan};
 use crate::repository::{Cluster, Repository, ServerRecord, ServerRepository};
-use crate::storage::Directory;
 
 /// A plan, and everything that it is about.
 pub(super) struct Resolved {
@@ -28,8 +25,7 @@ pub(super) struct Resolved {
 pub(super) fn resolve(args: &Args, context: &Context) -> Result<Resolved, RestoreError> {
     let zone = TimeZone::system();
     let cluster = context.cluster_config()?;
-    let storage = Directory::open(&cluster.repository)?;
-    let repository = Repository::open(Arc::new(storage))?.cluster(&cluster.name);
+    let repository = Repository::open(cluster.repository.open()?)?.cluster(&cluster.name);
     let servers = servers(args, &repository)?;
     let mut timeline = args.stop.timeline;
     let target = match &args.stop.before_drop {

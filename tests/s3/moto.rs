@@ -1,0 +1,125 @@
+//! The store against moto: an S3 server that shares no code with ours nor with that of the other tests, and knows conditional
+//! writes, object lock and encryption with keys.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+use pitr::storage::{CustomerKey, Encryption, Put, S3, S3Settings, Storage, StorageErrorKind, conformance};
+
+use super::harness::server::free_port;
+use super::harness::{install, wait_for};
+use super::key;
+
+/// A running moto with one bucket, ended when it is dropped.
+struct Moto {
+    process: Child,
+    port: u16,
+    credentials: tempfile::NamedTempFile,
+}
+
+impl Moto {
+    fn start() -> Moto {
+        let port = free_port();
+        let process = Command::new(install::moto())
+            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("moto starts");
+        let mut credentials = tempfile::NamedTempFile::new().expect("a temporary file");
+        credentials.write_all(b"[default]\naws_access_key_id = any\naws_secret_access_key = any\n").expect("written");
+        let moto = Moto { process, port, credentials };
+        wait_for("moto", || TcpStream::connect(("127.0.0.1", port)).ok());
+        moto.make_bucket("plain", "");
+        moto.make_bucket("locked", "x-amz-bucket-object-lock-enabled: true\r\n");
+        moto
+    }
+
+    /// Makes a bucket: the store has no words for that. moto asks for no signature.
+    fn make_bucket(&self, name: &str, headers: &str) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("moto listens");
+        let authorization =
+            "AWS4-HMAC-SHA256 Credential=any/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+        write!(
+            stream,
+            "PUT /{name} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {authorization}\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        .expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    fn settings(&self, bucket: &str) -> S3Settings {
+        let mut settings = S3Settings::new(bucket, key("folder"));
+        settings.endpoint = Some(format!("http://127.0.0.1:{}", self.port));
+        settings.credentials_file = Some(self.credentials.path().to_owned());
+        settings
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Promise: the store keeps its promises on a second server, the race of eight writers included; large objects, absence and
+/// the probe as well.
+#[test]
+fn conforms() {
+    let moto = Moto::start();
+    let store = S3::new(moto.settings("plain"));
+    conformance::run(&store);
+    assert!(store.probe_conditional_writes().expect("a probe"));
+
+    let bytes: Vec<u8> = (0..(33_u32 << 20) / 4).flat_map(u32::to_le_bytes).collect();
+    for expected in [Put::Created, Put::Exists] {
+        let mut object = store.create(&key("large")).expect("create");
+        object.write_all(&bytes).expect("written");
+        assert_eq!(object.publish().expect("published"), expected);
+    }
+    let mut read = Vec::new();
+    store.open(&key("large")).expect("open").read_to_end(&mut read).expect("read");
+    assert!(read == bytes);
+    assert_eq!(store.sweep(std::time::Duration::ZERO).expect("swept"), 0, "nothing unfinished is left");
+    store.put(&key("empty"), b"").expect("put");
+    assert_eq!(store.get_suffix(&key("empty"), 9).expect("suffix").size, 0);
+
+    let nowhere = S3::new(moto.settings("no-such-bucket"));
+    assert!(nowhere.size(&key("a")).is_err_and(|error| error.kind == StorageErrorKind::NoBucket));
+    assert!(nowhere.get(&key("a"), 1).is_err_and(|error| error.kind == StorageErrorKind::NoBucket));
+}
+
+/// Promise: a locked object is taken as such by a server that knows locks, and an encrypted one is read back.
+#[test]
+fn locked_and_encrypted() {
+    let moto = Moto::start();
+    let mut locked = moto.settings("locked");
+    locked.object_lock = Some("governance:1d".parse().expect("a lock"));
+    locked.tags = "app=pitr".parse().expect("tags");
+    locked.storage_class = Some("STANDARD_IA".parse().expect("a class"));
+    let store = S3::new(locked);
+    assert_eq!(store.put(&key("a"), b"x").expect("put"), Put::Created);
+    assert_eq!(store.put(&key("a"), b"y").expect("put"), Put::Exists);
+    assert_eq!(store.get(&key("a"), 1).expect("get"), b"x");
+
+    for encryption in
+        [Encryption::S3, Encryption::Kms(None), Encryption::Customer(CustomerKey::read(&[5; 32]).expect("a key"))]
+    {
+        let store =
+            S3::new(S3Settings { encryption: encryption.clone(), prefix: key("encrypted"), ..moto.settings("plain") });
+        let name = match encryption {
+            Encryption::Customer(_) => key("customer"),
+            Encryption::Kms(_) => key("kms"),
+            Encryption::S3 | Encryption::Bucket => key("s3"),
+        };
+        let mut large = store.create(&name).expect("create");
+        large.write_all(&vec![7; 17 << 20]).expect("written");
+        assert_eq!(large.publish().expect("published"), Put::Created);
+        assert_eq!(store.get_range(&name, 1..3).expect("range"), [7, 7]);
+        assert_eq!(store.size(&name).expect("size"), Some(17 << 20));
+    }
+}

@@ -1,0 +1,113 @@
+//! The whole road with a real server: init, archive, back up, restore, with the repository in a bucket.
+
+use std::process::Command;
+use std::time::Duration;
+
+use super::S3Server;
+use super::harness::{Options, Postgres, Run, Server, Site};
+use super::s3_server::{BUCKET, Fault};
+
+/// A site whose repository lies in the server's bucket; archiving has begun.
+fn site(server: &S3Server, postgres: &Postgres, settings: &str) -> Site {
+    let mut site = unprepared(server, postgres, settings);
+    site.pitr(&["init"]).run().ok();
+    site.archive();
+    site
+}
+
+fn unprepared(server: &S3Server, postgres: &Postgres, settings: &str) -> Site {
+    let site = Site::unprepared(postgres, Options::default(), "");
+    let settings = format!(
+        "repository = \"s3://{BUCKET}/pg\"\ns3_endpoint = \"{}\"\ns3_credentials_file = \"{}\"\n{settings}",
+        server.endpoint(),
+        server.credentials_file().display(),
+    );
+    site.configure(&settings);
+    site
+}
+
+fn rows(server: &Server) -> String {
+    server.ask("SELECT string_agg(word, ' ' ORDER BY word) FROM words")
+}
+
+/// Promise: a bucket does all that a directory does: the rows of the moment asked for come back, and none that came later.
+#[test]
+fn there_and_back() {
+    let server = S3Server::start();
+    let site = site(&server, &super::harness::major(15), "");
+    let shown = site.pitr(&["config", "show"]).run().ok().stdout;
+    assert!(shown.contains("s3://pitr-test/pg") && !shown.contains("not-a-secret"), "{shown}");
+    site.server.run("CREATE TABLE words(word text); INSERT INTO words VALUES ('before')");
+    site.backup();
+    site.server.run("INSERT INTO words VALUES ('between')");
+    site.server.run("SELECT pg_create_restore_point('here')");
+    site.server.run("INSERT INTO words VALUES ('later')");
+    site.server.archive_all();
+    for words in [&["check"][..], &["status"], &["list"], &["log"], &["timelines"]] {
+        let finished = site.pitr(words).run_within(Duration::from_secs(60)).ok();
+        assert!(!finished.stdout.is_empty(), "{words:?}");
+    }
+    let mut here = site.restore("here", &["--to-name", "here"]);
+    here.start();
+    assert_eq!(rows(&here), "before between");
+    let mut latest = site.restore("latest", &["--to", "latest"]);
+    latest.start();
+    assert_eq!(rows(&latest), "before between later");
+    assert_eq!(server.objects.unfinished_uploads(), 0);
+}
+
+/// Promise: a server that was away, broke connections and lost answers costs time and nothing else.
+#[test]
+fn a_bad_network() {
+    let server = S3Server::start();
+    let site = site(&server, &super::harness::newest(), "s3_attempt_timeout = \"5s\"\n");
+    site.server.run("CREATE TABLE words(word text); INSERT INTO words VALUES ('before')");
+    for kind in ["PUT", "GET", "POST uploadId", "PUT uploadId"] {
+        server.faults.add_after(2, kind, "", 1, Fault::LoseAnswer);
+        server.faults.add_after(3, kind, "", 1, Fault::Reset);
+        server.faults.add_after(4, kind, "", 2, Fault::Refuse(503, "SlowDown"));
+    }
+    site.backup();
+    site.server.run("INSERT INTO words VALUES ('later')");
+    site.server.archive_all();
+    server.faults.clear();
+    server.faults.add_after(1, "GET", "/packs/", 3, Fault::Truncate(1000));
+    let mut latest = site.restore("latest", &["--to", "latest"]);
+    latest.start();
+    assert_eq!(rows(&latest), "before later");
+}
+
+/// Promise: in recovery, a bucket that is gone stops the server or lets it wait: never does it open the database early.
+#[test]
+fn a_vanished_bucket() {
+    let server = S3Server::start();
+    let site = site(&server, &super::harness::newest(), "s3_attempts = \"2\"\nfetch_timeout = \"5s\"\n");
+    site.backup();
+    site.server.archive_all();
+    server.objects.rename_bucket("another");
+    let mut fetch: Command = site.dir.pitr("pitr-wal-fetch");
+    fetch.args(["--cluster", "main", "--config"]).arg(site.config());
+    fetch.arg("000000010000000000000099").arg(site.dir.join("wal"));
+    let finished = fetch.run_within(Duration::from_secs(60));
+    assert!(finished.status.code().is_some_and(|code| code > 125), "{finished:?}");
+    assert!(finished.stderr.contains("NoSuchBucket"), "{}", finished.stderr);
+}
+
+/// Promise: a server that would overwrite is refused, until the configuration says that this is known.
+#[test]
+fn a_server_that_overwrites() {
+    let server = S3Server::start();
+    server.objects.ignore_conditions();
+    let site = unprepared(&server, &super::harness::newest(), "");
+    let refused = site.pitr(&["init"]).run();
+    assert!(!refused.status.success() && refused.stderr.contains("s3_conditional_writes"), "{}", refused.stderr);
+    assert_eq!(server.objects.names(), Vec::<String>::new(), "no repository was made");
+    let mut site = site;
+    let text = std::fs::read_to_string(site.config()).expect("the configuration");
+    site.dir.write("pitr.toml", format!("{text}s3_conditional_writes = \"off\"\n"));
+    let made = site.pitr(&["init"]).run().ok();
+    assert!(made.stdout.contains("looks first"), "{}", made.stdout);
+    site.archive();
+    let checked = site.pitr(&["check"]).run_within(Duration::from_secs(60)).ok();
+    assert!(checked.stdout.contains("looks first"), "{}", checked.stdout);
+}
