@@ -188,6 +188,12 @@ impl Repository {
         Ok(Repository { storage, id: marker.id })
     }
 
+    /// A repository that was opened not long ago, with the identity it had. Nothing is read.
+    #[must_use]
+    pub fn known(storage: Arc<dyn Storage>, id: RepositoryId) -> Repository {
+        Repository { storage, id }
+    }
+
     /// Makes an empty store a repository.
     ///
     /// # Errors

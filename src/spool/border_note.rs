@@ -4,6 +4,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use super::note;
 use crate::repository::RepositoryId;
 use crate::wal::{Border, SegmentName, SystemIdentifier};
 
@@ -33,10 +34,7 @@ struct Bound<N> {
 impl BorderNote {
     /// The note's text.
     pub(super) fn encode(&self, system_identifier: SystemIdentifier) -> io::Result<Vec<u8>> {
-        let json = serde_json::to_vec(&Bound { system_identifier, note: self })?;
-        let mut bytes = format!("{TITLE}{}\n", blake3::hash(&json).to_hex()).into_bytes();
-        bytes.extend_from_slice(&json);
-        Ok(bytes)
+        note::encode(TITLE, &Bound { system_identifier, note: self })
     }
 
     /// Reads a note; `None` unless every byte of it is as it was written, for this segment of this cluster and repository.
@@ -46,12 +44,7 @@ impl BorderNote {
         segment: SegmentName,
         repository: &RepositoryId,
     ) -> Option<BorderNote> {
-        let (hash, json) = bytes.strip_prefix(TITLE.as_bytes())?.split_at_checked(64)?;
-        let json = json.strip_prefix(b"\n")?;
-        if blake3::hash(json).to_hex().as_bytes() != hash {
-            return None;
-        }
-        let bound: Bound<BorderNote> = serde_json::from_slice(json).ok()?;
+        let bound: Bound<BorderNote> = note::decode(TITLE, bytes)?;
         let fits = bound.system_identifier == system_identifier
             && bound.note.border.segment() == segment
             && bound.note.repository == *repository;

@@ -8,6 +8,7 @@
 //! ```text
 //! <spool>/<system identifier>/<WAL file>.stored     acknowledgement
 //! <spool>/<system identifier>/<segment>.border      what an archived segment leaves for the proof of the next one
+//! <spool>/<system identifier>/repository            which repository lies in the bucket, for some minutes
 //! <spool>/<system identifier>/unreachable           the repository did not answer; the file's time says when
 //! ```
 //!
@@ -16,9 +17,12 @@
 
 mod acknowledgement;
 mod border_note;
+mod note;
+mod repository_note;
 
 pub use acknowledgement::Acknowledgement;
 pub use border_note::BorderNote;
+pub use repository_note::RepositoryNote;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -30,7 +34,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use crate::durable::{self, NewFile};
 use crate::repository::RepositoryId;
-use crate::wal::{SegmentName, SystemIdentifier, WalFileName};
+use crate::wal::{ClusterName, SegmentName, SystemIdentifier, WalFileName};
 
 /// An acknowledgement older than this is not used: its file's own call should have come long ago.
 const ACKNOWLEDGED_FOR: Duration = Duration::from_secs(3600);
@@ -44,6 +48,11 @@ const NOTE_BYTES: u64 = 4096;
 /// middle.
 const BORDER_NOTE_BYTES: u64 = 1 << 20;
 
+/// How long it is believed which repository lies in a bucket. Somebody who empties a bucket and makes another repository in it is
+/// noticed that much later.
+const REPOSITORY_KNOWN_FOR: Duration = Duration::from_secs(300);
+
+const REPOSITORY: &str = "repository";
 const UNREACHABLE: &str = "unreachable";
 
 /// One cluster's folder in the spool.
@@ -151,6 +160,26 @@ impl Spool {
                 self.remove(name);
             }
         }
+    }
+
+    /// Notes which repository was found.
+    ///
+    /// # Errors
+    /// The disk is full, or the folder takes no files.
+    pub fn note_repository(&self, note: &RepositoryNote) -> io::Result<()> {
+        self.write(REPOSITORY, &note::encode(repository_note::TITLE, note)?)
+    }
+
+    /// Which repository a call found at this place for this cluster, if that is not long ago.
+    #[must_use]
+    pub fn repository(&self, place: &str, cluster: &ClusterName) -> Option<RepositoryNote> {
+        let (bytes, age) = self.read(REPOSITORY, NOTE_BYTES).ok()?;
+        let note: RepositoryNote = note::decode(repository_note::TITLE, &bytes)?;
+        let fits = note.place == place
+            && note.cluster == *cluster
+            && note.record.system_identifier == self.system_identifier
+            && age.is_some_and(|age| age < REPOSITORY_KNOWN_FOR);
+        fits.then_some(note)
     }
 
     /// Notes that the repository did not answer just now.

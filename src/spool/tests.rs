@@ -121,3 +121,34 @@ fn unreachable() {
     spool.note_reachable();
     assert_eq!(spool.unreachable_since(), None);
 }
+
+/// Which repository lies in a bucket is believed for the very place and cluster, for some minutes, and only of a whole note.
+#[test]
+fn repository_of_a_bucket() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let spool = Spool::open_or_make(directory.path(), CLUSTER).expect("a spool");
+    let (main, other): (ClusterName, ClusterName) = ("main".parse().expect("a name"), "other".parse().expect("a name"));
+    let record = crate::repository::ServerRecord {
+        system_identifier: CLUSTER,
+        major: crate::wal::PostgresMajor(18),
+        segment_size_bytes: crate::wal::SegmentSize::DEFAULT,
+        page_checksums: false,
+        created_at: PgTime(0),
+        created_by: "alpha".to_owned(),
+        upgraded_from: None,
+    };
+    let note = RepositoryNote { place: "s3://a".to_owned(), cluster: main.clone(), id: repository(), record };
+    spool.note_repository(&note).expect("noted");
+    assert_eq!(spool.repository("s3://a", &main), Some(note));
+    assert_eq!(spool.repository("s3://b", &main), None);
+    assert_eq!(spool.repository("s3://a", &other), None);
+    let path = path_of(directory.path(), CLUSTER).join(REPOSITORY);
+    let bytes = fs::read(&path).expect("the note");
+    let file = fs::File::options().write(true).open(&path).expect("the note");
+    file.set_modified(SystemTime::now() - REPOSITORY_KNOWN_FOR).expect("made older");
+    assert_eq!(spool.repository("s3://a", &main), None, "too old");
+    for length in [0, 20, bytes.len() - 1] {
+        fs::write(&path, &bytes[..length]).expect("cut short");
+        assert_eq!(spool.repository("s3://a", &main), None, "{length}");
+    }
+}

@@ -156,6 +156,11 @@ pub trait Storage: Send + Sync + Debug {
         None
     }
 
+    /// What this store has cost since it was opened; `None` where requests cost nothing.
+    fn request_counts(&self) -> Option<RequestCounts> {
+        None
+    }
+
     /// Dresses an error of the operating system, met while using this store.
     fn failed(&self, action: &'static str, key: &Key, error: &std::io::Error) -> StorageError {
         StorageError::new(self.describe(), key, action, error)

@@ -20,9 +20,17 @@ struct Moto {
 
 impl Moto {
     fn start() -> Moto {
+        let moto = Moto::start_with(&[]);
+        moto.make_bucket("plain", "");
+        moto.make_bucket("locked", "x-amz-bucket-object-lock-enabled: true\r\n");
+        moto
+    }
+
+    fn start_with(options: &[&str]) -> Moto {
         let port = free_port();
         let process = Command::new(install::moto())
             .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+            .args(options)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -31,8 +39,6 @@ impl Moto {
         credentials.write_all(b"[default]\naws_access_key_id = any\naws_secret_access_key = any\n").expect("written");
         let moto = Moto { process, port, credentials };
         wait_for("moto", || TcpStream::connect(("127.0.0.1", port)).ok());
-        moto.make_bucket("plain", "");
-        moto.make_bucket("locked", "x-amz-bucket-object-lock-enabled: true\r\n");
         moto
     }
 
@@ -122,4 +128,44 @@ fn locked_and_encrypted() {
         assert_eq!(store.get_range(&name, 1..3).expect("range"), [7, 7]);
         assert_eq!(store.size(&name).expect("size"), Some(17 << 20));
     }
+}
+
+/// Promise: a server whose certificate comes from an authority of one's own is trusted if the setting says so, and refused
+/// otherwise. Over TLS the content is not signed again, and arrives whole all the same.
+#[test]
+fn own_authority() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let script = "openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=authority -days 2 &&
+        openssl req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=127.0.0.1 \
+            -addext subjectAltName=IP:127.0.0.1 &&
+        openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -copy_extensions copy -out certificate.pem -days 2";
+    let made = Command::new("sh").args(["-c", script]).current_dir(directory.path()).output().expect("openssl runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let moto = Moto::start_with(&["-c", &path("certificate.pem"), "-k", &path("key.pem")]);
+    let mut settings = moto.settings("plain");
+    settings.endpoint = Some(format!("https://127.0.0.1:{}", moto.port));
+    settings.attempts = 1;
+    let error = S3::new(settings.clone()).size(&key("a")).expect_err("not trusted");
+    assert_eq!(error.kind, StorageErrorKind::Unreachable);
+    assert!(error.reason.to_lowercase().contains("certificate"), "{error}");
+
+    settings.ca_file = Some(directory.path().join("ca.pem"));
+    let store = S3::new(settings);
+    // The bucket is not there, and it is the server that says so.
+    assert!(store.size(&key("a")).is_err_and(|error| error.kind == StorageErrorKind::NoBucket));
+    let make = format!(
+        "import ssl, http.client; c = http.client.HTTPSConnection('127.0.0.1', {}, context=ssl._create_unverified_context()); \
+         c.request('PUT', '/plain', headers={{'Authorization': 'AWS4-HMAC-SHA256 Credential=any/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0'}}); \
+         assert c.getresponse().status == 200",
+        moto.port
+    );
+    assert!(Command::new(install::moto()).args(["-c", &make]).status().expect("python runs").success());
+    assert_eq!(store.put(&key("a"), &[1; 100_000]).expect("put"), Put::Created);
+    assert_eq!(store.put(&key("a"), &[2; 100_000]).expect("put"), Put::Exists);
+    let mut large = store.create(&key("large")).expect("create");
+    large.write_all(&vec![7; 17 << 20]).expect("written");
+    assert_eq!(large.publish().expect("published"), Put::Created);
+    assert!(store.get(&key("a"), 100_000).expect("get") == [1; 100_000]);
+    assert_eq!(store.get_suffix(&key("large"), 2).expect("suffix").bytes, [7, 7]);
 }

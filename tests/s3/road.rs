@@ -111,3 +111,20 @@ fn a_server_that_overwrites() {
     let checked = site.pitr(&["check"]).run_within(Duration::from_secs(60)).ok();
     assert!(checked.stdout.contains("looks first"), "{}", checked.stdout);
 }
+
+/// Promise: in steady state a segment costs one request, and a file that was archived ahead none at all.
+#[test]
+fn one_request_a_segment() {
+    let server = S3Server::start();
+    let site = site(&server, &super::harness::newest(), "look_ahead = 0\n");
+    site.server.run("CREATE TABLE words(word text)");
+    site.server.archive_all();
+    site.server.run("INSERT INTO words VALUES ('x')");
+    site.server.archive_all();
+    server.faults.take_seen();
+    for _ in 0..3 {
+        site.server.run("INSERT INTO words VALUES ('y')");
+        site.server.archive_all();
+    }
+    assert_eq!(server.faults.take_kinds(), ["PUT", "PUT", "PUT"]);
+}

@@ -62,7 +62,7 @@ fn customer_key() {
     }
 }
 
-/// Promise: the bucket's name stands where the setting says. `localhost` resolves below as well, on this machine.
+/// Promise: the bucket's name stands in the path with an endpoint of one's own, and in the host without, unless told otherwise.
 #[test]
 fn styles() {
     let server = S3Server::start();

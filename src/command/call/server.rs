@@ -8,6 +8,8 @@ use std::time::Duration;
 use super::{Arguments, CallError};
 use crate::config::{ClusterConfig, Config};
 use crate::repository::{Repository, RepositoryId, ServerRecord, ServerRepository};
+use crate::spool::{RepositoryNote, Spool};
+use crate::storage::Location;
 use crate::wal::{CONTROL_FILE_READ_SIZE, ControlFile, SystemIdentifier};
 
 /// How often a `pg_control` that is just being written is read again.
@@ -111,6 +113,26 @@ impl Server {
         let cluster = repository.cluster(&self.config.name);
         let record = cluster.server_record(self.system_identifier)?;
         Ok(Open { id: repository.id().clone(), server: cluster.server(self.system_identifier), record })
+    }
+
+    /// As [`Server::open_repository`], for a bucket from the note of an earlier call, if there is one, so that archiving a file
+    /// takes one request. A bucket has no empty mount point under it: one that is gone refuses what is stored into it.
+    pub(in crate::command) fn open_noted_repository(&self) -> Result<Open, CallError> {
+        let Location::S3(_) = self.config.repository else { return self.open_repository() };
+        let storage = self.config.repository.open()?;
+        let spool = Spool::open_or_make(&self.config.spool, self.system_identifier).ok();
+        let (place, cluster) = (storage.describe(), &self.config.name);
+        if let Some(note) = spool.as_ref().and_then(|spool| spool.repository(&place, cluster)) {
+            let server = Repository::known(storage, note.id.clone()).cluster(cluster).server(self.system_identifier);
+            return Ok(Open { id: note.id, server, record: note.record });
+        }
+        let open = self.open_repository()?;
+        if let Some(spool) = spool {
+            let (id, record) = (open.id.clone(), open.record.clone());
+            // Without a note the next call asks again, which costs time only.
+            let _ = spool.note_repository(&RepositoryNote { place, cluster: cluster.clone(), id, record });
+        }
+        Ok(open)
     }
 }
 

@@ -73,7 +73,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Push
     deadline.doing(format!("open the repository {}", server.config.repository));
     let spool = Spool::open(&server.config.spool, server.system_identifier).ok();
     let noted = spool.filter(|spool| spool.has_note_for(file));
-    let open = server.open_repository()?;
+    let open = server.open_noted_repository()?;
     if let Some(spool) = noted
         && is_archived(&spool, path, file, &open)?
     {

@@ -60,6 +60,11 @@ impl Engine {
             None => None,
         };
         let shared = runtime.block_on(shared_config(settings));
+        if shared.region().is_none() {
+            let reason =
+                "the region is not known: neither s3_region, nor AWS_REGION, nor a profile, nor this machine says it";
+            return Err(Failure::new(StorageErrorKind::WrongRegion, reason));
+        }
         let mut config = aws_sdk_s3::config::Builder::from(&shared);
         if let Some(endpoint) = &settings.endpoint {
             config = config.endpoint_url(endpoint);

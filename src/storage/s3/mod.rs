@@ -163,6 +163,10 @@ impl Storage for S3 {
         )
     }
 
+    fn request_counts(&self) -> Option<RequestCounts> {
+        Some(self.counts())
+    }
+
     fn create(&self, key: &Key) -> Result<Box<dyn NewObject>, StorageError> {
         if key.as_str().is_empty() {
             return Err(self.failed("write", key, &io::Error::other("the root is not an object")));

@@ -50,13 +50,13 @@ impl Bucket {
     /// Size in bytes, or `None` if the object is certainly not there.
     pub(super) fn size(&self, key: &Key) -> Result<Option<u64>, Failure> {
         let found = self.head(key)?;
-        Ok(found.map(|found| found.content_length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0)))
+        found.map(|found| length(found.content_length)).transpose()
     }
 
     /// The size of an object, by a request whose refusal says what is missing.
     pub(super) fn first_byte(&self, key: &Key) -> Result<u64, Failure> {
         match self.get(key, Some("bytes=0-0".to_owned()), None) {
-            Ok(found) => Ok(total(&found)),
+            Ok(found) => total(&found),
             Err(failure) if failure.is_range() => Ok(0),
             Err(failure) => Err(failure),
         }
@@ -82,7 +82,7 @@ impl Bucket {
             Err(failure) if failure.is_range() => return Err(too_short(None)),
             other => other?,
         };
-        let (part, size) = (part(&found), total(&found));
+        let (part, size) = (part(&found)?, total(&found)?);
         if size < range.end {
             return Err(too_short(Some(size)));
         }
@@ -111,7 +111,7 @@ impl Bucket {
             Err(failure) if failure.is_range() => return Ok(Suffix { bytes: Vec::new(), size: 0 }),
             other => other?,
         };
-        let (part, size) = (part(&found), total(&found));
+        let (part, size) = (part(&found)?, total(&found)?);
         if part.end != size || part.start > size.saturating_sub(bytes) {
             return Err(Failure::new(
                 StorageErrorKind::Unreachable,
@@ -127,20 +127,31 @@ impl Bucket {
     /// A whole object as a stream.
     pub(super) fn stream(self: &Arc<Self>, key: &Key) -> Result<Reader, Failure> {
         let found = self.get(key, None, None)?;
-        let part = part(&found);
+        let part = part(&found)?;
         Ok(Reader::new(Arc::clone(self), key.clone(), found, part))
     }
 }
 
 /// Which bytes of the object an answer carries: all of them, unless it says otherwise.
-fn part(found: &GetObjectOutput) -> Range<u64> {
-    let length = found.content_length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0);
-    content_range(found).map_or(0..length, |(part, _)| part)
+fn part(found: &GetObjectOutput) -> Result<Range<u64>, Failure> {
+    match content_range(found) {
+        Some((part, _)) => Ok(part),
+        None => Ok(0..length(found.content_length)?),
+    }
+}
+
+/// A length that was said. One that was not must never be taken for nothing: the object would seem to be empty.
+fn length(said: Option<i64>) -> Result<u64, Failure> {
+    let length = said.and_then(|length| u64::try_from(length).ok());
+    length.ok_or_else(|| Failure::new(StorageErrorKind::Unreachable, "the server did not say how long the object is"))
 }
 
 /// Size of the whole object.
-fn total(found: &GetObjectOutput) -> u64 {
-    content_range(found).map_or_else(|| part(found).end, |(_, total)| total)
+fn total(found: &GetObjectOutput) -> Result<u64, Failure> {
+    match content_range(found) {
+        Some((_, total)) => Ok(total),
+        None => Ok(part(found)?.end),
+    }
 }
 
 /// `Content-Range: bytes 0-9/100` as the range and the size of the whole.
@@ -231,7 +242,7 @@ impl Reader {
         std::thread::sleep(pause_before(self.fruitless, Duration::from_millis(100)));
         let range = format!("bytes={}-{}", self.ahead.start, self.ahead.end - 1);
         match self.bucket.get(&self.key, Some(range), self.etag.clone()) {
-            Ok(found) if part(&found).start == self.ahead.start => {
+            Ok(found) if part(&found)?.start == self.ahead.start => {
                 self.body = Some(found.body);
                 Ok(())
             }
