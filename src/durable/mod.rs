@@ -74,6 +74,40 @@ pub fn replace(directory: &Path, name: &str, bytes: &[u8], owner: Option<Owner>)
     new.replace(name)
 }
 
+/// Moves a whole file of a directory to a path, in place of what is there, without making it durable ([`NewFile::hand_over`]).
+/// To another file system it is copied, and other processes still see the whole file or none. False if there is no such file, or it
+/// has another size.
+///
+/// # Errors
+/// It cannot be read, or not be written there.
+pub fn hand_over(directory: impl AsFd, name: &str, bytes: u64, target: &Path) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut file: File = match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(false),
+        opened => opened?.into(),
+    };
+    let found = file.metadata()?;
+    if !found.is_file() || found.len() != bytes || found.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(false);
+    }
+    match rustix::fs::renameat(&directory, name, rustix::fs::CWD, target) {
+        Err(Errno::XDEV) => {}
+        // Somebody else was quicker.
+        Err(Errno::NOENT) if rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).is_err() => {
+            return Ok(false);
+        }
+        other => return Ok(other.map(|()| true)?),
+    }
+    let beside = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut new = NewFile::create_in(beside, Owner::to_follow(beside)?)?;
+    if io::copy(&mut file, new.file())? != bytes {
+        return Ok(false);
+    }
+    new.hand_over(target.file_name().unwrap_or_default())?;
+    let _ = rustix::fs::unlinkat(&directory, name, AtFlags::empty());
+    Ok(true)
+}
+
 /// Makes a file that another process published durable: it may have died between giving the name and syncing.
 ///
 /// # Errors

@@ -10,31 +10,32 @@
 //! <spool>/<system identifier>/<segment>.border      what an archived segment leaves for the proof of the next one
 //! <spool>/<system identifier>/repository            which repository lies in the bucket, for some minutes
 //! <spool>/<system identifier>/unreachable           the repository did not answer; the file's time says when
+//! <spool>/<system identifier>/ahead.<scope>/        segments fetched ahead for one recovery
 //! ```
 //!
 //! The folder is 0700 and must belong to the user, its files are 0600 and no links: a note that another user could forge
 //! would be a file that is never archived.
 
 mod acknowledgement;
+mod ahead_room;
 mod border_note;
+mod folder;
 mod note;
 mod repository_note;
 
 pub use acknowledgement::Acknowledgement;
+pub use ahead_room::AheadRoom;
 pub use border_note::BorderNote;
 pub use repository_note::RepositoryNote;
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-
-use crate::durable::{self, NewFile};
+use crate::durable;
 use crate::repository::RepositoryId;
 use crate::wal::{ClusterName, SegmentName, SystemIdentifier, WalFileName};
+use folder::Folder;
 
 /// An acknowledgement older than this is not used: its file's own call should have come long ago.
 const ACKNOWLEDGED_FOR: Duration = Duration::from_secs(3600);
@@ -58,7 +59,7 @@ const UNREACHABLE: &str = "unreachable";
 /// One cluster's folder in the spool.
 #[derive(Debug)]
 pub struct Spool {
-    folder: OwnedFd,
+    folder: Folder,
     system_identifier: SystemIdentifier,
 }
 
@@ -68,13 +69,7 @@ impl Spool {
     /// # Errors
     /// It is not there, not a directory, or open to others.
     pub fn open(spool: &Path, system_identifier: SystemIdentifier) -> io::Result<Spool> {
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(path_of(spool, system_identifier), flags, Mode::empty())?;
-        let stat = rustix::fs::fstat(&folder)?;
-        let private = stat.st_mode & 0o077 == 0 && stat.st_uid == rustix::process::geteuid().as_raw();
-        if !private {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the spool is open to other users"));
-        }
+        let folder = Folder::open(&path_of(spool, system_identifier))?;
         Ok(Spool { folder, system_identifier })
     }
 
@@ -95,7 +90,7 @@ impl Spool {
     /// Whether anything is noted for the file: worth finding out what.
     #[must_use]
     pub fn has_note_for(&self, file: WalFileName) -> bool {
-        rustix::fs::statat(&self.folder, note_name(file), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+        self.folder.has(&note_name(file))
     }
 
     /// Leaves an acknowledgement in place of any other for the same name.
@@ -103,7 +98,7 @@ impl Spool {
     /// # Errors
     /// The disk is full, or the folder takes no files.
     pub fn acknowledge(&self, file: WalFileName, acknowledgement: &Acknowledgement) -> io::Result<()> {
-        self.write(&note_name(file), &acknowledgement.encode(self.system_identifier, file))
+        self.folder.write(&note_name(file), &acknowledgement.encode(self.system_identifier, file))
     }
 
     /// Whether exactly this is acknowledged, and not too long ago.
@@ -111,13 +106,14 @@ impl Spool {
     pub fn is_acknowledged(&self, file: WalFileName, acknowledgement: &Acknowledgement) -> bool {
         let expected = acknowledgement.encode(self.system_identifier, file);
         // Every byte is compared, so a note that was cut short or damaged is none.
-        self.read(&note_name(file), NOTE_BYTES)
+        self.folder
+            .read(&note_name(file), NOTE_BYTES)
             .is_ok_and(|(note, age)| note == expected && age.is_some_and(|age| age < ACKNOWLEDGED_FOR))
     }
 
     /// Removes whatever is noted for the file.
     pub fn forget(&self, file: WalFileName) {
-        self.remove(&note_name(file));
+        self.folder.remove(&note_name(file));
     }
 
     /// Leaves the border of a segment that was archived.
@@ -129,26 +125,25 @@ impl Spool {
         if bytes.len() as u64 > BORDER_NOTE_BYTES {
             return Err(io::Error::other("the border is too long for a note"));
         }
-        self.write(&border_name(note.border.segment()), &bytes)
+        self.folder.write(&border_name(note.border.segment()), &bytes)
     }
 
     /// The border that a segment left, if it was archived into this repository and the note is as it was written.
     #[must_use]
     pub fn border_of(&self, segment: SegmentName, repository: &RepositoryId) -> Option<BorderNote> {
-        let (bytes, _) = self.read(&border_name(segment), BORDER_NOTE_BYTES).ok()?;
+        let (bytes, _) = self.folder.read(&border_name(segment), BORDER_NOTE_BYTES).ok()?;
         BorderNote::decode(&bytes, self.system_identifier, segment, repository)
     }
 
     /// The segment behind the border was archived.
     pub fn forget_border(&self, segment: SegmentName) {
-        self.remove(&border_name(segment));
+        self.folder.remove(&border_name(segment));
     }
 
     /// Removes notes that no call came for: acknowledgements, and borders of segments before `archived`.
     pub fn sweep(&self, archived: SegmentName) {
-        let Ok(entries) = rustix::fs::Dir::read_from(&self.folder) else { return };
-        for entry in entries.flatten() {
-            let Ok(name) = entry.file_name().to_str() else { continue };
+        for name in self.folder.names() {
+            let name = name.as_str();
             let acknowledged = name.strip_suffix(SUFFIX).and_then(|file| file.parse::<WalFileName>().ok());
             let border = name.strip_suffix(BORDER_SUFFIX).and_then(|file| file.parse::<SegmentName>().ok());
             let kept_for = match (acknowledged, border) {
@@ -156,10 +151,27 @@ impl Spool {
                 (_, Some(segment)) if segment < archived => BORDER_KEPT_FOR,
                 _ => continue,
             };
-            if self.read(name, 0).is_ok_and(|(_, age)| age.is_none_or(|age| age >= kept_for)) {
-                self.remove(name);
+            if self.folder.read(name, 0).is_ok_and(|(_, age)| age.is_none_or(|age| age >= kept_for)) {
+                self.folder.remove(name);
             }
         }
+    }
+
+    /// The room for what is fetched ahead for one recovery, if there is one.
+    ///
+    /// # Errors
+    /// There is none, or it is open to others.
+    pub fn ahead_room(&self, scope: &str) -> io::Result<AheadRoom> {
+        AheadRoom::open(&self.folder, scope)
+    }
+
+    /// As [`Spool::ahead_room`]; makes it where it is missing, and removes those of recoveries that are over.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make_ahead_room(&self, scope: &str) -> io::Result<AheadRoom> {
+        ahead_room::sweep(&self.folder, scope);
+        AheadRoom::make(&self.folder, scope)
     }
 
     /// Notes which repository was found.
@@ -167,13 +179,13 @@ impl Spool {
     /// # Errors
     /// The disk is full, or the folder takes no files.
     pub fn note_repository(&self, note: &RepositoryNote) -> io::Result<()> {
-        self.write(REPOSITORY, &note::encode(repository_note::TITLE, note)?)
+        self.folder.write(REPOSITORY, &note::encode(repository_note::TITLE, note)?)
     }
 
     /// Which repository a call found at this place for this cluster, if that is not long ago.
     #[must_use]
     pub fn repository(&self, place: &str, cluster: &ClusterName) -> Option<RepositoryNote> {
-        let (bytes, age) = self.read(REPOSITORY, NOTE_BYTES).ok()?;
+        let (bytes, age) = self.folder.read(REPOSITORY, NOTE_BYTES).ok()?;
         let note: RepositoryNote = note::decode(repository_note::TITLE, &bytes)?;
         let fits = note.place == place
             && note.cluster == *cluster
@@ -187,44 +199,18 @@ impl Spool {
     /// # Errors
     /// The disk is full, or the folder takes no files.
     pub fn note_unreachable(&self) -> io::Result<()> {
-        self.write(UNREACHABLE, b"")
+        self.folder.write(UNREACHABLE, b"")
     }
 
     /// How long ago the repository did not answer, if that is noted.
     #[must_use]
     pub fn unreachable_since(&self) -> Option<Duration> {
-        self.read(UNREACHABLE, NOTE_BYTES).ok().and_then(|(_, age)| age)
+        self.folder.read(UNREACHABLE, NOTE_BYTES).ok().and_then(|(_, age)| age)
     }
 
     /// The repository answers again.
     pub fn note_reachable(&self) {
-        self.remove(UNREACHABLE);
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut new = NewFile::create_at(self.folder.try_clone()?, None)?;
-        new.write_all(bytes)?;
-        new.hand_over(name)
-    }
-
-    /// A note, cut to so many bytes, and its age; no age if its time lies in the future.
-    fn read(&self, name: &str, limit_bytes: u64) -> io::Result<(Vec<u8>, Option<Duration>)> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file: File = rustix::fs::openat(&self.folder, name, flags, Mode::empty())?.into();
-        let stat = rustix::fs::fstat(&file)?;
-        let own = stat.st_uid == rustix::process::geteuid().as_raw();
-        if !own || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a note of this user"));
-        }
-        let age = SystemTime::now().duration_since(file.metadata()?.modified()?).ok();
-        let mut note = Vec::new();
-        file.take(limit_bytes).read_to_end(&mut note)?;
-        Ok((note, age))
-    }
-
-    fn remove(&self, name: &str) {
-        // A note that stays is not used again: it is bound to what it was written for, and ages.
-        let _ = rustix::fs::unlinkat(&self.folder, name, AtFlags::empty());
+        self.folder.remove(UNREACHABLE);
     }
 }
 

@@ -1,8 +1,9 @@
 //! What the spool promises: it vouches for one file in one state, and trusts nobody else's notes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::*;
 use crate::repository::{Repository, RepositoryId};
@@ -144,7 +145,7 @@ fn repository_of_a_bucket() {
     assert_eq!(spool.repository("s3://a", &other), None);
     let path = path_of(directory.path(), CLUSTER).join(REPOSITORY);
     let bytes = fs::read(&path).expect("the note");
-    let file = fs::File::options().write(true).open(&path).expect("the note");
+    let file = File::options().write(true).open(&path).expect("the note");
     file.set_modified(SystemTime::now() - REPOSITORY_KNOWN_FOR).expect("made older");
     assert_eq!(spool.repository("s3://a", &main), None, "too old");
     for length in [0, 20, bytes.len() - 1] {

@@ -1,5 +1,6 @@
 //! `pitr-wal-fetch` by hand and in real recoveries: what it delivers, and what it says when it does not.
 
+mod ahead;
 mod answers;
 mod damage;
 #[path = "../harness/mod.rs"]

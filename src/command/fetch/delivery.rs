@@ -45,7 +45,16 @@ impl Delivery<'_> {
     /// PostgreSQL would take a short or wrong file for the end of WAL. It syncs the file itself before it keeps it
     /// (`KeepFileRestoredFromArchive`), so that is not done twice.
     pub(super) fn attempt(&self) -> Result<Outcome, FetchError> {
-        let open = self.server.open_repository()?;
+        if self.attempt_from(&self.server.open_noted_repository()?)? == Outcome::Delivered {
+            return Ok(Outcome::Delivered);
+        }
+        // Before anything is said to be missing, the repository itself is looked at: a bucket that somebody emptied has
+        // no WAL either.
+        self.absent(&self.server.open_repository()?)
+    }
+
+    /// As [`Delivery::attempt`], from a repository that is open; that a file is absent is not confirmed.
+    pub(super) fn attempt_from(&self, open: &Open) -> Result<Outcome, FetchError> {
         let write_failed = |source| FetchError::Write { path: self.target.clone(), source };
         let owner = Owner::to_follow(&self.folder).map_err(write_failed)?;
         let mut new = NewFile::create_in(&self.folder, owner).map_err(write_failed)?;
@@ -65,11 +74,11 @@ impl Delivery<'_> {
         }
         match fetched {
             Ok(Some(_)) => {
-                self.check_first_page(&mut new, &open)?;
+                self.check_first_page(&mut new, open)?;
                 new.hand_over(self.target.file_name().unwrap_or_default()).map_err(write_failed)?;
                 Ok(Outcome::Delivered)
             }
-            Ok(None) => self.absent(&open),
+            Ok(None) => Ok(Outcome::Absent),
             Err(error) => Err(self.sort(error)),
         }
     }

@@ -14,7 +14,9 @@
 //! ends quietly (`wait_result_is_signal` in `RestoreArchivedFile`); nothing half-made has a name that could stay behind.
 //!
 //! * [`delivery`]: one attempt.
+//! * [`ahead`]: the segments behind this one, fetched before they are asked for.
 
+mod ahead;
 mod delivery;
 mod error;
 
@@ -31,6 +33,7 @@ use crate::report::{self, ExitStatus, Explain, Program, Severity, run_program};
 use crate::repository::RepositoryError;
 use crate::spool::Spool;
 use crate::wal::WalFileName;
+use ahead::Ahead;
 use delivery::{Delivery, Outcome};
 
 const HELP: &str = "\
@@ -69,12 +72,19 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, FetchError> {
+    let mut arguments = arguments.into_iter().peekable();
+    let for_ahead = arguments.next_if(|first| first == ahead::OPTION).is_some();
     let arguments = match Asked::read(arguments, &["FILE", "PATH"])? {
         Asked::Work(arguments) => arguments,
         Asked::Help => return Ok(call::print(HELP)),
         Asked::Version => return Ok(call::print(&call::version(Program::Fetch))),
     };
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    let target = Path::new(&arguments.operands[1]);
+    if for_ahead {
+        let done = ahead::run(|| Server::find(&arguments, target, Identity::PresentOrEarlier));
+        return Ok(if done { ExitStatus::Success } else { ExitStatus::No });
+    }
     let deadline = Deadline::start(
         Program::Fetch,
         LIMIT_AT_FIRST,
@@ -82,12 +92,16 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Fetc
     )
     .map_err(|source| CallError::Local { action: "start a thread".to_owned(), source })?;
     let file: WalFileName = arguments.operands[0].to_string_lossy().parse()?;
-    let target = Path::new(&arguments.operands[1]);
     let server = Server::find(&arguments, target, Identity::PresentOrEarlier)?;
     let spared = is_standby(&server) && server.config.on_unreachable == OnUnreachable::Wait;
     let doing = format!("fetch WAL file \"{file}\" from {}", server.config.repository);
     deadline.doing(doing);
     let delivery = Delivery::new(&server, file, target)?;
+    let ahead = Ahead::of(&server, file);
+    let taken = ahead.as_ref().map_or(Ok(false), |ahead| ahead.take(target));
+    if taken.map_err(|source| FetchError::Write { path: target.to_owned(), source })? {
+        return Ok(ExitStatus::Success);
+    }
     let outcome = if spared {
         for_standby(&delivery, &server, &deadline)?
     } else {
@@ -98,7 +112,12 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Fetc
         persist(&delivery, &deadline, server.config.fetch_timeout)?
     };
     match outcome {
-        Outcome::Delivered => Ok(ExitStatus::Success),
+        Outcome::Delivered => {
+            if let Some(ahead) = ahead {
+                ahead.go_on(&arguments);
+            }
+            Ok(ExitStatus::Success)
+        }
         Outcome::Absent => Ok(ExitStatus::No),
     }
 }
