@@ -27,6 +27,7 @@ mod listing;
 mod names;
 mod proof;
 pub mod reindex;
+mod repository_name;
 mod rollups;
 mod scanning;
 mod seek;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use identity::Marker;
 pub use identity::{FORMAT, RepositoryId, ServerRecord};
 pub use listing::{GroupListing, WalObject};
+pub use repository_name::RepositoryName;
 pub use segments::{SegmentReader, SegmentReading};
 
 use crate::codec::Origin;

@@ -84,7 +84,7 @@ pub(super) fn configuration(
     // What reaches the bucket now, in this environment, must reach it from the archiver's too.
     let of_bucket = cluster.entries().iter().filter(|entry| SETTINGS.iter().any(|known| known.name == entry.name));
     let of_bucket = of_bucket.filter(|entry| entry.name.starts_with("s3_") && entry.origin != Origin::Default);
-    let settings: Vec<_> = of_bucket.filter_map(|entry| Some((entry.name, entry.value.as_deref()?))).collect();
+    let settings: Vec<_> = of_bucket.filter_map(|entry| Some((entry.name.as_ref(), entry.value.as_deref()?))).collect();
     let lines = advice::pitr_toml(cluster.name.as_str(), &repository, &settings, &identifier.to_string(), conninfo);
     Ok(Some(Addition { file, table: None, lines }))
 }
