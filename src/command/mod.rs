@@ -28,6 +28,7 @@ pub mod reindex;
 mod replay;
 pub mod restore;
 pub mod server;
+pub mod several;
 pub mod status;
 pub mod timelines;
 
