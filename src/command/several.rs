@@ -80,7 +80,7 @@ impl Explain for Failure {
 }
 
 /// Several failures in one line.
-pub(super) fn list(failures: &[Failure]) -> String {
+pub(super) fn list(failures: &[Arc<Failure>]) -> String {
     failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 

@@ -22,7 +22,7 @@ impl Explain for PushError {
             PushError::Call(error) => return error.report(),
             PushError::Repository(error) => return error.report(),
             PushError::TooFew { failures, .. } => {
-                let first = failures.first().map(Explain::report);
+                let first = failures.first().map(|failure| failure.report());
                 let (status, hint) = first.map_or((ExitStatus::Unreachable, String::new()), |it| (it.status, it.hint));
                 let meaning = "What the others hold stays there, and is no obstacle when PostgreSQL tries again. "
                     .to_owned()

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::command::call::CallError;
 use crate::command::several::{self, Failure};
@@ -96,7 +97,7 @@ pub enum PushError {
         /// How many there are.
         of: usize,
         /// What became of those that did not.
-        failures: Vec<Failure>,
+        failures: Vec<Arc<Failure>>,
     },
     /// The repository did not take the file.
     #[error(transparent)]

@@ -44,6 +44,8 @@ struct Several {
     needed: usize,
     /// Without it, what a repository lacks cannot be noted.
     spool: Option<Spool>,
+    /// Those that could not be opened.
+    unopened: Vec<Arc<Failure>>,
     /// What a person has to know, by the repository that it is about.
     warnings: Mutex<BTreeMap<RepositoryName, Report>>,
 }
@@ -89,14 +91,14 @@ impl Targets {
                 None => (None, None),
             };
             if was_asked && open.is_none() {
-                failures.push(Failure::new(&place.name, error));
+                failures.push(Arc::new(Failure::new(&place.name, error)));
             }
             members.push(Member { away: AtomicBool::new(open.is_none()), place, open });
         }
         let lead = members.iter().find_map(|member| member.open.clone());
-        let several = Several { members, needed, spool, warnings: Mutex::default() };
-        let Some(lead) = lead else { return Err(several.too_few("open the repositories".to_owned(), failures)) };
-        for failure in &failures {
+        let several = Several { members, needed, spool, unopened: failures, warnings: Mutex::default() };
+        let Some(lead) = lead else { return Err(several.too_few("open a repository".to_owned(), Vec::new())) };
+        for failure in &several.unopened {
             several.note_away(failure);
         }
         Ok(Targets { lead, several: Some(several) })
@@ -216,7 +218,7 @@ impl Several {
                 None => Failure::new(&member.place.name, None),
             };
             member.away.store(true, Ordering::Relaxed);
-            failures.push(failure);
+            failures.push(Arc::new(failure));
         }
         let file = name.file();
         for failure in &failures {
@@ -255,7 +257,8 @@ impl Several {
         }
     }
 
-    fn too_few(&self, action: String, failures: Vec<Failure>) -> PushError {
+    fn too_few(&self, action: String, failures: Vec<Arc<Failure>>) -> PushError {
+        let failures = self.unopened.iter().cloned().chain(failures).collect();
         PushError::TooFew { action, needed: self.needed, of: self.members.len(), failures }
     }
 }
