@@ -12,6 +12,7 @@ pub mod call;
 pub mod check;
 pub mod config_show;
 mod context;
+pub mod copy;
 pub mod fetch;
 pub mod find;
 pub mod history;
@@ -63,6 +64,7 @@ const AFTER_HELP: &str = "\
 Set up:   pitr init                  make the repository, see what the server still needs
           pitr check                 prove that archiving works, end to end
           pitr backup                take a base backup
+          pitr copy --from NAME --to NAME   bring a further repository up to date
 Look:     pitr status                what can be restored, and how fresh the archive is
           pitr list                  the base backups
           pitr timelines             forks and branches, who archived them, which one is live
@@ -106,6 +108,7 @@ enum Verb {
     List(list::Args),
     Reindex(reindex::Args),
     Timelines(timelines::Args),
+    Copy(copy::Args),
     Progress(progress::Args),
     /// Look at the configuration
     Config {
@@ -134,7 +137,7 @@ impl Verb {
             Verb::List(args) => &args.repository,
             Verb::Reindex(args) => &args.repository,
             Verb::Timelines(args) => &args.repository,
-            Verb::Init(_) | Verb::Check(_) | Verb::Progress(_) | Verb::Config { .. } => return None,
+            Verb::Init(_) | Verb::Check(_) | Verb::Copy(_) | Verb::Progress(_) | Verb::Config { .. } => return None,
         };
         repository.clone()
     }
@@ -151,6 +154,7 @@ impl Verb {
             Verb::Status(args) => status::run(args, context).map_err(|error| error.report()),
             Verb::Progress(args) => progress::run(args, context).map_err(|error| error.report()),
             Verb::Timelines(args) => timelines::run(args, context).map_err(|error| error.report()),
+            Verb::Copy(args) => copy::run(args, context).map_err(|error| error.report()),
             Verb::List(args) => list::run(args, context).map_err(|error| error.report()),
             Verb::Reindex(args) => reindex::run(args, context).map_err(|error| error.report()),
             Verb::Config { verb: ConfigVerb::Show(args) } => {

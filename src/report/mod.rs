@@ -12,6 +12,7 @@ mod backup;
 mod call;
 mod command;
 mod config;
+mod copy;
 pub mod fetch;
 mod history;
 mod panic;

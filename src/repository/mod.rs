@@ -21,6 +21,7 @@
 mod archiving;
 pub mod backup;
 pub mod copying;
+mod copying_backups;
 pub mod evidence;
 mod identity;
 mod keys;
@@ -38,6 +39,7 @@ pub mod wal;
 
 use std::sync::Arc;
 
+pub use copying_backups::StoredPack;
 use identity::Marker;
 pub use identity::{FORMAT, RepositoryId, ServerRecord};
 pub use keys::WalObjectName;

@@ -1,108 +1,143 @@
-//! Fetching from several repositories: the next one is asked, and a recovery never ends early.
+//! Fetching from several repositories: from the one that has the file; absent only where all say so.
 
 use std::fs;
-use std::path::PathBuf;
 
-use crate::harness::{Options, Run, Server, Site, Stop, newest, small, wait_for};
-use crate::{first, take_away, wal_in, west};
+use crate::harness::{Run, Server, Site, Stop, as_test_user, client_tool, newest, small, wait_for};
+use crate::s3_server::{Fault, S3Server};
+use crate::{bucket, take_away, west};
 
-/// A site with a mirror; both hold the segments, whose names it gives.
-fn site(count: usize) -> (Site, Vec<String>) {
+/// A file that was never archived.
+const ABSENT: &str = "0000000100000000000000F0";
+
+fn site(settings: &str, mirrors: impl Fn(&Site) -> String, count: usize) -> (Site, Vec<String>) {
     let site = Site::unprepared(&newest(), small(), "");
-    site.configure(&format!("look_ahead = 0\nfetch_timeout = \"4s\"\n{}", west(&site.dir)));
+    site.configure(&format!("fetch_timeout = \"5s\"\nlook_ahead = 0\n{settings}{}", mirrors(&site)));
     site.pitr(&["init"]).run().ok();
     let segments: Vec<String> = (0..count).map(|_| site.server.switch_wal()).collect();
     for segment in &segments {
         site.push(segment).run().ok();
     }
-    assert_eq!(first(&site), wal_in(&site.dir.join("west")));
     (site, segments)
 }
 
-fn in_west(site: &Site, segment: &str) -> PathBuf {
-    let path = site.stored_path(segment);
-    site.dir.join("west").join(path.strip_prefix(site.repository()).expect("in the repository"))
+fn assert_delivered(site: &Site, segment: &str) {
+    let original = fs::read(site.pg_wal(segment)).expect("in pg_wal");
+    assert!(fs::read(site.recovery_file()).expect("delivered") == original, "{segment}");
+    fs::remove_file(site.recovery_file()).expect("removed");
 }
 
-/// The segment is delivered as the server wrote it.
-fn delivers(site: &Site, segment: &str) -> crate::harness::Finished {
-    let finished = site.fetch(segment).run().ok();
-    let delivered = fs::read(site.recovery_file()).expect("delivered");
-    assert!(delivered == fs::read(site.pg_wal(segment)).expect("written"), "{segment}");
-    finished
-}
-
-/// Promise: what one repository lacks, has damaged, or cannot give because it is away, comes from the other, and is told.
+/// Promise: damage, a gap and an outage of the first repository are each made good by the other, and told.
 #[test]
-fn the_other_has_it() {
-    let (site, segments) = site(4);
-    assert_eq!(delivers(&site, &segments[0]).stderr, "");
-    // A hole.
-    fs::remove_file(site.stored_path(&segments[1])).expect("removed");
-    delivers(&site, &segments[1]);
-    // Damage.
-    let path = site.stored_path(&segments[2]);
-    let good = fs::read(&path).expect("readable");
-    fs::write(&path, &good[..good.len() / 2]).expect("cut");
-    let said = delivers(&site, &segments[2]);
-    assert!(said.stderr.contains("WARNING") && said.stderr.contains("west"), "{said}");
-    // Away.
+fn falls_over() {
+    let (site, segments) = site("", |site| west(&site.dir), 4);
+    site.fetch(&segments[0]).run().ok();
+    assert_delivered(&site, &segments[0]);
+
+    let path = site.stored_path(&segments[1]);
+    let mut bytes = fs::read(&path).expect("readable");
+    bytes[50] ^= 0xFF;
+    fs::write(&path, bytes).expect("written");
+    site.fetch(&segments[1]).run().ok().says("is not to be used").says("Repository west had the file");
+    assert_delivered(&site, &segments[1]);
+
+    fs::remove_file(site.stored_path(&segments[2])).expect("removed");
+    site.fetch(&segments[2]).run().ok().says("is missing in").says("Repository west had the file");
+    assert_delivered(&site, &segments[2]);
+    fs::remove_file(site.stored_path(&segments[3])).expect("removed");
+    site.fetch(&segments[3]).run().ok().says("no such file").says("pitr copy --from west --to first");
+    assert_delivered(&site, &segments[3]);
+
     let back = take_away(site.repository());
-    delivers(&site, &segments[3]);
-    back();
-    // The mirror is away: nothing is asked of it.
-    let back = take_away(site.dir.join("west"));
-    delivers(&site, &segments[0]);
+    site.fetch(&segments[0]).run().ok().says("is not a pitr repository");
+    assert_delivered(&site, &segments[0]);
     back();
 }
 
-/// Promise: "not there" is said only if every repository says so; with one away, or with a gap in one, nobody can tell.
+/// Promise: "not there" only if every repository says so for certain.
 #[test]
 fn absent_only_if_all_say_so() {
-    let (site, segments) = site(3);
-    let next = site.server.switch_wal();
-    site.fetch(&next).run().fails_with(1);
+    let server = S3Server::start();
+    let settings = "";
+    let (site, segments) = site(settings, |site| west(&site.dir) + &bucket(&server), 2);
+    site.fetch(ABSENT).run().fails_with(1);
     let back = take_away(site.dir.join("west"));
-    let said = site.fetch(&next).run();
-    assert!(said.status.code().is_some_and(|code| code > 125), "{said}");
+    let said = site.fetch(ABSENT).run();
+    assert!(said.code() >= 200, "{said:?}");
+    let said = said.says("cannot tell").says("first: no such file").says("west: ");
+    assert!(said.stderr.contains("bucket: no such file"), "{}", said.stderr);
     back();
-    let back = take_away(site.repository());
-    let said = site.fetch(&next).run();
-    assert!(said.status.code().is_some_and(|code| code > 125), "{said}");
-    back();
-    // Both lack it, and both have what follows.
-    for path in [in_west(&site, &segments[1]), site.stored_path(&segments[1])] {
-        fs::remove_file(path).expect("removed");
-    }
-    let said = site.fetch(&segments[1]).run();
-    assert!(said.status.code().is_some_and(|code| code > 125), "{said}");
+    site.fetch(ABSENT).run().fails_with(1);
+    server.faults.add("GET", "", 1000, Fault::Refuse(500, "InternalError"));
+    let said = site.fetch(ABSENT).run();
+    assert!(said.code() >= 200, "{said:?}");
+    // What one of them has is delivered all the same.
+    site.fetch(&segments[1]).run().ok();
+    assert_delivered(&site, &segments[1]);
+    server.faults.clear();
+    site.fetch(ABSENT).run().fails_with(1);
 }
 
-/// Promise: a real recovery goes through with the first repository damaged in the middle of its WAL, and all rows are there.
+/// Promise: a silent first repository is not waited for when another has the file, also by a standby.
 #[test]
-fn a_recovery_over_damage() {
-    let mut site = Site::unprepared(&newest(), Options::default().segment_size_mib(1), "");
-    site.configure(&west(&site.dir));
+fn a_silent_repository_is_not_waited_for() {
+    let server = S3Server::start();
+    let (site, segments) = site("", |_| bucket(&server), 3);
+    server.faults.add("GET", "", 1000, Fault::Silence);
+    // The bucket comes first when seen from here.
+    let text = fs::read_to_string(site.config()).expect("the configuration");
+    let swapped = text.replace(&format!("[repository]\npath = \"{}\"", site.repository().display()), "");
+    let table = bucket(&server).replace("[cluster.main.mirror.bucket]\n", "[repository]\n");
+    let swapped = swapped.replace(&bucket(&server), "");
+    let mirror = format!("[cluster.main.mirror.home]\npath = \"{}\"\n", site.repository().display());
+    site.dir.write("pitr.toml", format!("{table}\n{swapped}\n{mirror}"));
+    for (segment, standby) in segments.iter().zip([false, true, true]) {
+        if standby {
+            site.dir.write("main/standby.signal", "");
+        }
+        site.fetch(segment).run().ok();
+        assert_delivered(&site, segment);
+    }
+    fs::remove_file(site.dir.join("main/standby.signal")).expect("removed");
+    let said = site.fetch(ABSENT).run();
+    assert!(said.code() >= 200, "{said:?}");
+}
+
+/// Promise: a real recovery gets through although each of two repositories lacks some of the WAL, also what is fetched ahead; with one
+/// of them away it stops and does not open early, and goes on when it is back.
+#[test]
+fn a_recovery_from_both() {
+    let mut site = Site::unprepared(&newest(), small(), "");
+    site.configure(&format!("fetch_timeout = \"3s\"\n{}", west(&site.dir)));
     site.pitr(&["init"]).run().ok();
     site.archive();
     site.server.run("CREATE TABLE t (n int)");
-    site.backup();
-    let segments: Vec<String> = (1..=6)
-        .map(|n| {
-            site.server.run(&format!("INSERT INTO t VALUES ({n})"));
-            site.server.archive_all()
-        })
-        .collect();
-    site.server.stop(Stop::Fast);
-    let target = site.dir.join("copy");
-    site.try_restore(&target, &["--to", "latest"]).ok();
-    for segment in &segments[1..3] {
-        let path = site.stored_path(segment);
-        let good = fs::read(&path).expect("readable");
-        fs::write(&path, &good[..good.len() / 2]).expect("cut");
+    let mut copy = Server::adopt(&site.dir, &newest(), "copy", &site.dir.join("copy"));
+    let mut backup = as_test_user(client_tool("pg_basebackup"));
+    backup.arg("--pgdata").arg(copy.data_dir()).arg("--dbname").arg(site.server.conninfo());
+    backup.args(["--wal-method=none", "--checkpoint=fast", "--no-sync"]).run().ok();
+    let mut segments = Vec::new();
+    for n in 1..=8 {
+        site.server.run(&format!("INSERT INTO t VALUES ({n})"));
+        segments.push(site.server.archive_all());
     }
-    let mut copy = Server::adopt(&site.dir, &newest(), "copy", &target);
+    site.server.stop(Stop::Fast);
+    // Each has every other one; the last three are in the mirror only.
+    for (number, segment) in segments.iter().enumerate() {
+        let path = site.stored_path(segment);
+        let other = site.dir.join("west").join(path.strip_prefix(site.repository()).expect("inside"));
+        let lost = if number % 2 == 0 && number < 5 { other } else { path };
+        fs::remove_file(lost).expect("removed");
+    }
+    copy.configure("restore_command", &site.fetch_command());
+    copy.configure("archive_mode", "off");
+    site.dir.write("copy/recovery.signal", "");
+    let back = take_away(site.dir.join("west"));
+    copy.spawn();
+    assert!(!copy.wait_for_end(), "it should have stopped; its log:\n{}", copy.log());
+    assert!(copy.log().contains("pitr-wal-fetch: ERROR:  "), "{}", copy.log());
+    assert!(!copy.data_dir().join("pg_wal/00000002.history").exists(), "the database was opened");
+    back();
     copy.start();
     wait_for("the end of recovery", || (copy.ask("SELECT pg_is_in_recovery()") == "f").then_some(()));
-    assert_eq!(copy.ask("SELECT count(*) FROM t"), "6");
+    assert_eq!(copy.ask("SELECT string_agg(n::text, ' ' ORDER BY n) FROM t"), "1 2 3 4 5 6 7 8");
 }

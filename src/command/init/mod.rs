@@ -16,6 +16,7 @@ mod place;
 pub use admit::AdmitError;
 pub use advice::{Takes, is_push_command, missing_lines};
 pub use place::PlaceError;
+pub(in crate::command) use place::refuse_overwriting;
 
 use std::io;
 use std::path::{Path, PathBuf};

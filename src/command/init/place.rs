@@ -62,7 +62,7 @@ pub(super) fn refuse_inside_server(path: &Path) -> Result<(), PlaceError> {
 ///
 /// # Errors
 /// [`PlaceError::Overwrites`], or the bucket cannot be written to.
-pub(super) fn refuse_overwriting(settings: &S3Settings) -> Result<(), PlaceError> {
+pub(in crate::command) fn refuse_overwriting(settings: &S3Settings) -> Result<(), PlaceError> {
     let store = S3::new(settings.clone());
     if settings.conditional_writes && !store.probe_conditional_writes()? {
         return Err(PlaceError::Overwrites { storage: store.describe() });
