@@ -57,7 +57,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> 
                 file.repository = reader.settings("[repository]", name, value, scope)?;
             }
             "defaults" => file.defaults = reader.settings("[defaults]", name, value, |scope| scope == Scope::Any)?,
-            "cluster" => (file.clusters, file.mirrors) = reader.clusters(name, value)?,
+            "cluster" => reader.clusters(name, value, &mut file)?,
             _ => return Err(reader.unknown("the file", name, vec!["repository", "defaults", "cluster"])),
         }
     }
@@ -79,8 +79,8 @@ impl Reader<'_> {
         &self,
         name: &Name<'_>,
         value: &Spanned<DeValue<'_>>,
-    ) -> Result<(BTreeMap<ClusterName, Table>, BTreeMap<ClusterName, Vec<Mirror>>), ConfigError> {
-        let (mut clusters, mut mirrors) = (BTreeMap::new(), BTreeMap::new());
+        file: &mut ConfigFile,
+    ) -> Result<(), ConfigError> {
         for (name, value) in self.table(name, value)? {
             let cluster: ClusterName = name.get_ref().parse().map_err(|_| ConfigError::InvalidValue {
                 name: "cluster".to_owned(),
@@ -91,11 +91,11 @@ impl Reader<'_> {
             let place = format!("[cluster.{cluster}]");
             let table = self.settings(&place, name, value, |scope| scope != Scope::Repository)?;
             if let Some((key, tables)) = self.table(name, value)?.iter().find(|(key, _)| key.get_ref() == MIRROR) {
-                mirrors.insert(cluster.clone(), self.mirrors(&cluster, key, tables)?);
+                file.mirrors.insert(cluster.clone(), self.mirrors(&cluster, key, tables)?);
             }
-            clusters.insert(cluster, table);
+            file.clusters.insert(cluster, table);
         }
-        Ok((clusters, mirrors))
+        Ok(())
     }
 
     /// The further repositories of a cluster.

@@ -27,6 +27,10 @@ impl Explain for FetchError {
                     FetchError::Several { .. } => Report::new(ExitStatus::Unreachable, "", "", LOOK),
                     one => one.report(),
                 };
+                let hint = format!(
+                    "{hint} A repository that is lost for good has to be taken out of the configuration: as long as it stands there, \
+                     nobody can tell what it has."
+                );
                 let every = "Only if every repository says so is there no such file.";
                 (status, format!("{every} {HALTED}"), hint)
             }

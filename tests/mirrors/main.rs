@@ -1,5 +1,6 @@
 //! Several repositories of one cluster: a directory, a second directory, a bucket in the test's process; with real servers.
 
+mod copying;
 mod fetching;
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -132,7 +132,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, InitError> {
     let (repository, made) = repository(&cluster.repository, &info, &facts)?;
     let added = announce(&repository, &cluster, record(&facts), args.upgraded)?;
     let mirrors = mirrors(&cluster, &info, &facts, &repository, args.upgraded)?;
-    let outcome = outcome(&cluster, &config, &facts, &info, rights, &repository, (made, added), mirrors)?;
+    let outcome = outcome(&cluster, &config, &facts, &info, rights, &repository, (made, added))?;
+    let outcome = Outcome { mirrors, ..outcome };
     let mut out = context.stdout();
     if context.json {
         out.json(&outcome)?
@@ -271,7 +272,6 @@ fn outcome(
     rights: Result<Rights, ServerError>,
     repository: &Repository,
     (repository_made, server_added): (bool, bool),
-    mirrors: Vec<Mirror>,
 ) -> Result<Outcome, InitError> {
     let (sql_refused, rights) = match rights {
         Ok(rights) => (None, Some(rights)),
@@ -291,7 +291,7 @@ fn outcome(
         repository_made,
         server_added,
         repository_of_root: is_of_root(&cluster.repository),
-        mirrors,
+        mirrors: Vec::new(),
         postgresql_conf: missing_lines(&facts.settings, &archive_command),
         configuration,
         access: outcome::access(&info.user, road(info), rights.as_ref(), sql_refused),
