@@ -154,3 +154,45 @@ fn repository_of_a_bucket() {
         assert_eq!(spool.repository(&first, "s3://a", &main), None, "{length}");
     }
 }
+
+/// What a repository lacks is noted shortly however much it is, is not forgotten while something is added, and ends with the last
+/// timeline; who is away is noted by name.
+#[test]
+fn several_repositories() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let spool = Spool::open_or_make(directory.path(), CLUSTER).expect("a spool");
+    let (west, east): (RepositoryName, RepositoryName) =
+        ("west".parse().expect("a name"), "east".parse().expect("a name"));
+    assert!(spool.behind(&west).is_empty() && spool.away_since(&west).is_none());
+    spool.note_away(&west).expect("noted");
+    assert!(spool.away_since(&west).is_some() && spool.away_since(&east).is_none());
+    spool.note_back(&west);
+    assert!(spool.away_since(&west).is_none());
+
+    let name = |text: &str| text.parse::<WalFileName>().expect("a name");
+    let (early, later) = (name("000000010000000000000003"), name("000000010000000000000009"));
+    spool.note_behind(&west, later).expect("noted");
+    assert!(spool.behind(&west).covers(later) && !spool.behind(&west).covers(early));
+    spool.note_behind(&west, early).expect("noted");
+    spool.note_behind(&west, name("00000002.history")).expect("noted");
+    let noted = spool.behind(&west);
+    assert!(noted.covers(early) && noted.covers(name("000000010000000000000003.00000028.backup")));
+    assert!(noted.covers(name("00000002.history")) && !noted.covers(name("000000020000000000000009")));
+    assert_eq!(noted.timelines().count(), 2);
+
+    let mut rest = noted.clone();
+    rest.remove(crate::wal::TimelineId(1));
+    spool.note_behind(&west, name("000000030000000000000009")).expect("noted");
+    spool.replace_behind(&west, &noted, &rest).expect("left alone");
+    assert_eq!(spool.behind(&west).timelines().count(), 3, "something was added meanwhile");
+    let noted = spool.behind(&west);
+    spool.replace_behind(&west, &noted, &rest).expect("replaced");
+    assert_eq!(spool.behind(&west), rest);
+    let path = path_of(directory.path(), CLUSTER).join("behind.west");
+    let bytes = fs::read(&path).expect("the note");
+    fs::write(&path, &bytes[..bytes.len() - 1]).expect("cut short");
+    assert!(spool.behind(&west).is_empty(), "a torn note is none");
+    fs::write(&path, bytes).expect("whole again");
+    spool.replace_behind(&west, &rest, &Behind::default()).expect("removed");
+    assert!(!path.exists());
+}

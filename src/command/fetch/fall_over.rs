@@ -39,7 +39,9 @@ fn fall_over(
         return ask(delivery, only);
     }
     // Those that did not answer a moment ago are asked last.
-    places.sort_by_key(|place| is_away(delivery, place));
+    let away: Vec<RepositoryName> =
+        places.iter().filter(|place| is_away(delivery, place)).map(|place| place.name.clone()).collect();
+    places.sort_by_key(|place| away.contains(&place.name));
     let patience = if is_standby(delivery.server()) { PATIENCE_OF_A_STANDBY } else { PATIENCE };
     let (said, heard) = mpsc::channel();
     let mut coming = places.into_iter();
@@ -69,13 +71,31 @@ fn fall_over(
         };
         match answer {
             Some((from, Ok(Outcome::Delivered))) => {
-                delivered(delivery, &from, &asked, &answers, tell);
+                note_back(delivery, &from);
+                if tell {
+                    for place in asked.iter().filter(|place| place.name != from) {
+                        let answer = answers.iter().find(|answer| answer.name == place.name);
+                        // That it does not answer is told once a minute.
+                        if answer.is_some_and(|answer| !answer.is_passing()) || !away.contains(&place.name) {
+                            let told = report::fetch::fell_over(delivery.file(), &place.name, answer, &from);
+                            told.print(Program::Fetch, Severity::Warning);
+                        }
+                    }
+                }
                 return Ok(Outcome::Delivered);
             }
             Some((name, Ok(Outcome::Absent))) => answers.push(Answer { name, error: None }),
-            Some((name, Err(error))) => answers.push(Answer { name, error: Some(Box::new(error)) }),
+            Some((name, Err(error))) => {
+                if error.is_passing() {
+                    note_away(delivery, &name);
+                }
+                answers.push(Answer { name, error: Some(Box::new(error)) });
+            }
             // It does not answer soon: the next one is asked, while there is one.
-            None => {}
+            None => {
+                let silent = |place: &&Place| !answers.iter().any(|answer| answer.name == place.name);
+                asked.iter().filter(silent).for_each(|place| note_away(delivery, &place.name));
+            }
         }
     }
 }
@@ -93,24 +113,13 @@ fn none_has_it(delivery: &Delivery, answers: Vec<Answer>) -> Result<Outcome, Fet
     Err(FetchError::Several { file: delivery.file(), answers })
 }
 
-/// One has delivered: what is wrong with those that were asked before is told, and those that do not answer are left alone for a
-/// while.
-fn delivered(delivery: &Delivery, from: &RepositoryName, asked: &[Place], answers: &[Answer], tell: bool) {
-    let spool = delivery.server().make_spool();
-    for place in asked.iter().filter(|place| place.name != *from) {
-        let answer = answers.iter().find(|answer| answer.name == place.name);
-        let answers_well = answer.is_some_and(|answer| !answer.is_passing());
-        let was_away = is_away(delivery, place);
-        if !answers_well && !was_away {
-            // Without the note the next call waits for it again.
-            let _ = spool.as_ref().map(|spool| spool.note_away(&place.name));
-        }
-        if tell && (answers_well || !was_away) {
-            report::fetch::fell_over(delivery.file(), &place.name, answer, from)
-                .print(Program::Fetch, Severity::Warning);
-        }
-    }
-    if let Some(spool) = spool {
+/// Without the note the next call waits for it again.
+fn note_away(delivery: &Delivery, name: &RepositoryName) {
+    let _ = delivery.server().make_spool().map(|spool| spool.note_away(name));
+}
+
+fn note_back(delivery: &Delivery, from: &RepositoryName) {
+    if let Some(spool) = delivery.server().spool() {
         spool.note_back(from);
     }
 }

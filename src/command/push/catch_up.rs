@@ -37,8 +37,7 @@ pub(super) fn catch_up(targets: &Targets, spool: &Spool, left: Duration) {
                 rest.remove(timeline);
             }
         }
-        // Without the new note the next call compares the listings again.
-        let _ = spool.replace_behind(&late.name, &noted, &rest);
+        targets.note_caught_up(spool, &late.name, &noted, &rest);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::config::Place;
 use crate::report::{self, Report};
 use crate::repository::wal::{Archived, StoredAs};
 use crate::repository::{RepositoryError, RepositoryId, RepositoryName, ServerRecord, ServerRepository};
-use crate::spool::{Acknowledgement, Spool};
+use crate::spool::{Acknowledgement, Behind, Spool};
 use crate::wal::WalFileName;
 
 /// How long the others are waited for once enough repositories have answered.
@@ -175,6 +175,15 @@ impl Targets {
     /// Whether every repository of the cluster answers.
     pub(super) fn are_all_present(&self) -> bool {
         self.several.as_ref().is_none_or(|several| self.present().len() == several.members.len())
+    }
+
+    /// Notes what one of them lacks now, if nothing was added to what it lacked before.
+    pub(super) fn note_caught_up(&self, spool: &Spool, name: &RepositoryName, before: &Behind, now: &Behind) {
+        let Some(several) = &self.several else { return };
+        // Not while a segment that is still being archived ahead adds to the note.
+        let _one_at_a_time = several.warnings();
+        // Without the new note the next call compares the listings again.
+        let _ = spool.replace_behind(name, before, now);
     }
 
     /// What a person has to know of them.
