@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::args::server_account;
 use super::{Args, RestoreError, space};
 use crate::catalog::BackupInfo;
+use crate::config::Place;
 use crate::durable::Owner;
 use crate::pgdata::layout::Places;
 use crate::pgdata::state::{self, Holds};
@@ -45,11 +46,7 @@ pub(super) struct Moved {
 }
 
 /// Looks at the directories. Refuses what must not be written to; `None` if no target was given.
-pub(super) fn survey(
-    args: &Args,
-    info: &BackupInfo,
-    repository: Option<&Path>,
-) -> Result<Option<Ground>, RestoreError> {
+pub(super) fn survey(args: &Args, info: &BackupInfo, repositories: &[Place]) -> Result<Option<Ground>, RestoreError> {
     let Some(target) = &args.target else { return Ok(None) };
     let target = absolute(target)?;
     let waldir = args.waldir.as_deref().map(absolute).transpose()?;
@@ -76,7 +73,7 @@ pub(super) fn survey(
     for outside in places.outside() {
         over |= check_outside(outside, args.overwrite || continued.contains(outside))?;
     }
-    check_apart(&places, repository)?;
+    check_apart(&places, repositories)?;
     let owner = owner(args, &target)?;
     let free_bytes = space::free(&target)?.bytes;
     Ok(Some(Ground { target, target_holds, waldir, tablespaces, free_bytes, places, owner, over }))
@@ -149,11 +146,13 @@ fn check_outside(path: &Path, may_write_over: bool) -> Result<bool, RestoreError
     Ok(true)
 }
 
-/// None of the directories may lie in another, in the repository, or around it.
-fn check_apart(places: &Places, repository: Option<&Path>) -> Result<(), RestoreError> {
-    let repository = repository.map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
+/// None of the directories may lie in another, in a repository, or around it.
+fn check_apart(places: &Places, repositories: &[Place]) -> Result<(), RestoreError> {
+    let repositories = repositories.iter().filter_map(|place| place.location.directory());
+    let repositories: Vec<_> =
+        repositories.map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())).collect();
     let mut named: Vec<(String, &Path)> = vec![("the target".to_owned(), &places.data)];
-    named.extend(repository.iter().map(|path| ("the repository".to_owned(), path.as_path())));
+    named.extend(repositories.iter().map(|path| ("the repository".to_owned(), path.as_path())));
     named.extend(places.wal.iter().map(|path| ("the directory for pg_wal".to_owned(), path.as_path())));
     let outside = places.tablespaces.iter().filter(|(_, path)| path.is_absolute());
     named.extend(outside.map(|(oid, path)| (format!("tablespace {oid}"), path.as_path())));

@@ -84,7 +84,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, RestoreError> {
     };
     let survey = survey::survey(&resolved.server, &resolved.info)?;
     let settings = settings::too_low(args, &resolved, &survey)?;
-    let ground = ground::survey(args, &resolved.info, resolved.cluster.repository.directory())?;
+    let ground = ground::survey(args, &resolved.info, &resolved.cluster.repositories())?;
     if let Some(ground) = &ground {
         later_tablespaces::check(&resolved.server, &resolved.record, &resolved.plan, ground)?;
     }
