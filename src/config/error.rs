@@ -155,7 +155,9 @@ pub enum ConfigError {
         mirror: RepositoryName,
     },
     /// Two repositories of a cluster are the same one.
-    #[error("repositories \"{first}\" and \"{second}\" of cluster \"{cluster}\" are the same place: {place}")]
+    #[error(
+        "repositories \"{first}\" and \"{second}\" of cluster \"{cluster}\" are the same place, or one lies in the other: {place}"
+    )]
     SamePlace {
         /// The cluster.
         cluster: ClusterName,
@@ -163,7 +165,7 @@ pub enum ConfigError {
         first: RepositoryName,
         /// The other.
         second: RepositoryName,
-        /// Where both lie.
+        /// Where the other lies.
         place: String,
     },
     /// The repository that was named is none of the cluster's.

@@ -67,8 +67,7 @@ pub(super) fn read(values: &mut Values<'_>, first: &Location) -> Result<Vec<Plac
             None => return Err(missing()),
         };
         let name = table.0.clone();
-        let same =
-            |other: &Location| other.to_string() == location.to_string() && other.endpoint() == location.endpoint();
+        let same = |other: &Location| overlap(other, &location);
         let others = places.iter().map(|place| (&place.name, &place.location));
         let first_name = RepositoryName::first();
         if let Some((other, _)) = [(&first_name, first)].into_iter().chain(others).find(|(_, place)| same(place)) {
@@ -83,6 +82,15 @@ pub(super) fn read(values: &mut Values<'_>, first: &Location) -> Result<Vec<Plac
     }
     values.mirror = None;
     Ok(places)
+}
+
+/// Whether two places are one, or one lies in the other.
+fn overlap(one: &Location, other: &Location) -> bool {
+    let inside = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let (a, b) = (one.to_string(), other.to_string());
+    one.endpoint() == other.endpoint() && (inside(&a, &b) || inside(&b, &a))
 }
 
 /// Reads a policy for so many repositories: one that asks for more could never be kept.

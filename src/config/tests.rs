@@ -252,6 +252,7 @@ fn mirrors() {
             "unknown name \"spool\" in [cluster.a.mirror.west]",
         ),
         ("[cluster.a.mirror.west]\npath = \"/r\"\n", "are the same place"),
+        ("[cluster.a.mirror.west]\npath = \"/r/west\"\n", "lies in the other"),
         ("[cluster.a.mirror]\nwest = \"/e\"\n", "\"west\""),
         ("[cluster.a]\npush_policy = 2\n", "push_policy"),
         ("[cluster.a]\npush_policy = 0\n", "push_policy"),
