@@ -12,6 +12,7 @@ pub mod call;
 pub mod check;
 pub mod config_show;
 mod context;
+mod cost;
 pub mod fetch;
 pub mod find;
 pub mod history;
@@ -38,8 +39,10 @@ pub use replay::Position;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
+use cost::Cost;
 
 use crate::config::{ClusterName, Config};
 use crate::report::{ExitStatus, Explain, Program, Report, run_program};
@@ -86,6 +89,9 @@ pub struct GlobalArgs {
     /// Print JSON for programs instead of text for people
     #[arg(long, global = true, help_heading = "For all commands")]
     pub json: bool,
+    /// Say at the end what it cost: requests to the store, bytes and time
+    #[arg(long, global = true, help_heading = "For all commands")]
+    pub stats: bool,
     /// Say more about what is being done (twice: everything)
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "For all commands")]
     pub verbose: u8,
@@ -152,7 +158,12 @@ pub fn main() -> ExitCode {
         };
         log_to_stderr(cli.global.verbose);
         let config = Config::load(cli.global.config.as_deref()).map_err(|error| error.report())?;
-        cli.verb.run(&Context::new(config, cli.global.cluster.clone(), cli.global.json)?)
+        let begun = Instant::now();
+        let outcome = cli.verb.run(&Context::new(config, cli.global.cluster.clone(), cli.global.json)?);
+        if cli.global.stats {
+            Cost::since(begun).print(cli.global.json);
+        }
+        outcome
     })
 }
 

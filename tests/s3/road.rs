@@ -44,8 +44,9 @@ fn there_and_back() {
     site.server.run("INSERT INTO words VALUES ('later')");
     site.server.archive_all();
     for words in [&["check"][..], &["status"], &["list"], &["log"], &["timelines"]] {
-        let finished = site.pitr(words).run_within(Duration::from_secs(60)).ok();
+        let finished = site.pitr(&[words, &["--stats"]].concat()).run_within(Duration::from_secs(60)).ok();
         assert!(!finished.stdout.is_empty(), "{words:?}");
+        assert!(finished.stderr.contains("pitr: cost:  ") && finished.stderr.contains(" GET"), "{finished}");
     }
     let mut here = site.restore("here", &["--to-name", "here"]);
     here.start();

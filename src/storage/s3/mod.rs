@@ -34,7 +34,7 @@ use std::time::Duration;
 use super::{Key, Listed, NewObject, Storage, StorageError, StorageErrorKind, Suffix};
 use client::Engine;
 use counters::Counters;
-pub use counters::RequestCounts;
+pub use counters::{RequestCounts, request_counts};
 use error::Failure;
 pub use settings::{CustomerKey, Encryption, ObjectLock, S3Settings, StorageClass, Style, Tags};
 use writing::NewS3Object;
@@ -161,10 +161,6 @@ impl Storage for S3 {
             "the server cannot refuse a second object of one name, so each put looks first: of two servers that write the \
              same file at the same moment the later one wins",
         )
-    }
-
-    fn request_counts(&self) -> Option<RequestCounts> {
-        Some(self.counts())
     }
 
     fn create(&self, key: &Key) -> Result<Box<dyn NewObject>, StorageError> {
