@@ -92,6 +92,10 @@ impl Storage for Faulty {
         self.inner.describe()
     }
 
+    fn threads_for(&self, requests: usize) -> usize {
+        self.inner.threads_for(requests)
+    }
+
     fn weakness(&self) -> Option<&'static str> {
         self.inner.weakness()
     }

@@ -153,6 +153,12 @@ pub trait Storage: Send + Sync + Debug {
     /// The store takes no deletions or does not answer.
     fn delete(&self, key: &Key) -> Result<(), StorageError>;
 
+    /// How many threads are worth it for so many small requests: more than processors, since a store answers slower than its
+    /// answers are read.
+    fn threads_for(&self, requests: usize) -> usize {
+        (requests / 8).clamp(1, 8)
+    }
+
     /// What this store cannot promise though others do, as part of a sentence; `None` if it keeps all promises.
     fn weakness(&self) -> Option<&'static str> {
         None

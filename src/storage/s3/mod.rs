@@ -156,6 +156,11 @@ impl Storage for S3 {
         self.bucket.describe()
     }
 
+    fn threads_for(&self, requests: usize) -> usize {
+        // All of them wait for the network.
+        requests.clamp(1, 32)
+    }
+
     fn weakness(&self) -> Option<&'static str> {
         (!self.bucket.settings.conditional_writes).then_some(
             "the server cannot refuse a second object of one name, so each put looks first: of two servers that write the \
