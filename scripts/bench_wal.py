@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The road of WAL: archiving into a directory and into a bucket behind a network, and recovering out of them.
 
 Part of bench.py, which has the server and the tools.
@@ -78,11 +79,9 @@ def make_base(server, segments):
     bench.say(f"writing {segments} segments of pgbench's WAL")
     while len(written := server.segments_from(first)) < segments:
         bench.run([server.tools / "pgbench", "-n", "-c", 4, "-j", 2, "-T", 5])
-    # From the end of the base on, so that recovery finds all of it.
+    # From the end of the base on, so that recovery finds all of it, up to where the last one begins.
     written = [first, *written]
-    end = server.sql("SELECT pg_current_wal_lsn()")
-    server.sql("SELECT pg_switch_wal()")
-    written = [first, *server.segments_from(first)]
+    end = f"{int(written[-1][8:16], 16):X}/{int(written[-1][16:], 16) * bench.SEGMENT_BYTES:X}"
     server.stop()
     server.backlog_list.write_text("\n".join(written) + "\n")
     for name in server.ready():
