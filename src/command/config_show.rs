@@ -52,7 +52,7 @@ fn document(context: &Context, clusters: &[ClusterConfig]) -> serde_json::Value 
         let settings: serde_json::Map<String, serde_json::Value> = cluster
             .entries()
             .iter()
-            .map(|entry| (entry.name.to_owned(), json!({"value": entry.value, "origin": entry.origin.to_string()})))
+            .map(|entry| (entry.name.to_string(), json!({"value": entry.value, "origin": entry.origin.to_string()})))
             .collect();
         json!({"name": cluster.name, "settings": settings})
     };
@@ -70,13 +70,14 @@ fn text(context: &Context, clusters: &[ClusterConfig], out: &mut impl Write) -> 
     }
     for cluster in clusters {
         writeln!(out, "\ncluster {}", cluster.name)?;
+        let width = cluster.entries().iter().map(|entry| entry.name.len()).fold(21, usize::max);
         for entry in cluster.entries() {
             let value = entry.value.as_deref().unwrap_or("-");
-            writeln!(out, "  {:<21} {value:<30} {}", entry.name, entry.origin)?;
+            writeln!(out, "  {:<width$} {value:<30} {}", entry.name, entry.origin)?;
             if context.stdout_is_terminal
                 && let Some(setting) = SETTINGS.iter().find(|known| known.name == entry.name)
             {
-                writeln!(out, "  {:<21} {} ({})", "", setting.purpose, setting.variable())?;
+                writeln!(out, "  {:<width$} {} ({})", "", setting.purpose, setting.variable())?;
             }
         }
     }

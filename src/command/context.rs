@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::Output;
-use crate::config::{ClusterConfig, ClusterName, Config, ConfigError};
+use crate::config::{ClusterConfig, ClusterName, Config, ConfigError, RepositoryName};
 use crate::report::{ExitStatus, Report};
 
 /// Whether the user, or whoever started the program, asked it to stop.
@@ -52,6 +52,8 @@ pub struct Context {
     pub config: Config,
     /// `--cluster`, if given.
     pub cluster: Option<ClusterName>,
+    /// `--repository`, if given.
+    pub repository: Option<RepositoryName>,
     /// `--json`: standard output carries one JSON document and nothing else.
     pub json: bool,
     /// Set when the program is asked to stop.
@@ -65,22 +67,37 @@ pub struct Context {
 }
 
 impl Context {
-    pub(super) fn new(config: Config, cluster: Option<ClusterName>, json: bool) -> Result<Context, Report> {
+    pub(super) fn new(
+        config: Config,
+        cluster: Option<ClusterName>,
+        repository: Option<RepositoryName>,
+        json: bool,
+    ) -> Result<Context, Report> {
         let interrupt = Interrupt::on_signals().map_err(|error| {
             Report::new(ExitStatus::Local, format!("could not listen to signals: {error}"), "Nothing was done.", "")
         })?;
         let stdin_is_terminal = std::io::stdin().is_terminal();
         let stdout_is_terminal = std::io::stdout().is_terminal();
         let stderr_is_terminal = std::io::stderr().is_terminal();
-        Ok(Context { config, cluster, json, interrupt, stdin_is_terminal, stdout_is_terminal, stderr_is_terminal })
+        Ok(Context {
+            config,
+            cluster,
+            repository,
+            json,
+            interrupt,
+            stdin_is_terminal,
+            stdout_is_terminal,
+            stderr_is_terminal,
+        })
     }
 
-    /// The settings of the cluster that is meant: `--cluster`, `PITR_CLUSTER`, or the only one there is.
+    /// The settings of the cluster that is meant: `--cluster`, `PITR_CLUSTER`, or the only one there is. Its first repository is the
+    /// one that `--repository` names.
     ///
     /// # Errors
-    /// As [`Config::select`].
+    /// As [`Config::select`]; the cluster has no such repository.
     pub fn cluster_config(&self) -> Result<ClusterConfig, ConfigError> {
-        self.config.select(self.cluster.as_ref(), None)
+        self.config.select(self.cluster.as_ref(), None)?.seen_from(self.repository.as_ref())
     }
 
     /// Standard output.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use indicatif::HumanBytes;
 
-use super::looking::LookError;
+use super::looking::{LookError, RepositoryArg};
 use super::{Context, looking};
 use crate::catalog::BackupInfo;
 use crate::report::ExitStatus;
@@ -14,7 +14,11 @@ use crate::report::ExitStatus;
 /// Shows each complete base backup, oldest first: when and from where it was taken, how large it is, and whether the server's
 /// pages were found damaged in it. What can be restored with them is shown by "pitr status".
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Which repository.
+    #[command(flatten)]
+    pub repository: RepositoryArg,
+}
 
 /// Lists the backups of all system identifiers of the cluster, the oldest server first, in the order of their stop LSN.
 ///

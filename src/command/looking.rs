@@ -4,7 +4,15 @@ use std::io;
 
 use super::Context;
 use crate::config::{ClusterConfig, ConfigError};
-use crate::repository::{Repository, RepositoryError};
+use crate::repository::{Repository, RepositoryError, RepositoryName};
+
+/// Which of a cluster's repositories is meant.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct RepositoryArg {
+    /// Of several repositories of the cluster, this one instead of the first: "first", or the name of a mirror
+    #[arg(long, value_name = "NAME", help_heading = "For all commands")]
+    pub repository: Option<RepositoryName>,
+}
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]

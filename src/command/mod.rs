@@ -29,11 +29,12 @@ pub mod reindex;
 mod replay;
 pub mod restore;
 pub mod server;
+pub mod several;
 pub mod status;
 pub mod timelines;
 
 pub use context::{Context, Interrupt};
-pub use looking::LookError;
+pub use looking::{LookError, RepositoryArg};
 pub use output::Output;
 pub use replay::Position;
 
@@ -44,7 +45,7 @@ use std::time::Instant;
 use clap::{Args, Parser, Subcommand};
 use cost::Cost;
 
-use crate::config::{ClusterName, Config};
+use crate::config::{ClusterName, Config, RepositoryName};
 use crate::report::{ExitStatus, Explain, Program, Report, run_program};
 
 /// WAL archive and point-in-time recovery for PostgreSQL
@@ -127,6 +128,23 @@ enum ConfigVerb {
 }
 
 impl Verb {
+    /// Which of the cluster's repositories is meant, where that can be said.
+    fn repository(&self) -> Option<RepositoryName> {
+        let RepositoryArg { repository } = match self {
+            Verb::Backup(args) => &args.repository,
+            Verb::Plan(args) => &args.repository,
+            Verb::Find(args) => &args.repository,
+            Verb::Log(args) => &args.repository,
+            Verb::Restore(args) => &args.repository,
+            Verb::Status(args) => &args.repository,
+            Verb::List(args) => &args.repository,
+            Verb::Reindex(args) => &args.repository,
+            Verb::Timelines(args) => &args.repository,
+            Verb::Init(_) | Verb::Check(_) | Verb::Progress(_) | Verb::Config { .. } => return None,
+        };
+        repository.clone()
+    }
+
     fn run(&self, context: &Context) -> Result<ExitStatus, Report> {
         match self {
             Verb::Init(args) => init::run(args, context).map_err(|error| error.report()),
@@ -158,10 +176,11 @@ pub fn main() -> ExitCode {
         };
         log_to_stderr(cli.global.verbose);
         let config = Config::load(cli.global.config.as_deref()).map_err(|error| error.report())?;
+        let GlobalArgs { cluster, json, stats, .. } = cli.global;
         let begun = Instant::now();
-        let outcome = cli.verb.run(&Context::new(config, cli.global.cluster.clone(), cli.global.json)?);
-        if cli.global.stats {
-            Cost::since(begun).print(cli.global.json);
+        let outcome = cli.verb.run(&Context::new(config, cluster, cli.verb.repository(), json)?);
+        if stats {
+            Cost::since(begun).print(json);
         }
         outcome
     })

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::Context;
 use super::restore::{self, RestoreError, TargetArgs};
+use crate::command::looking::RepositoryArg;
 use crate::report::ExitStatus;
 
 /// Say whether a moment can be reached, and what a restore to it would keep and lose
@@ -18,6 +19,9 @@ pub struct Args {
     /// Where to stop.
     #[command(flatten)]
     pub stop: TargetArgs,
+    /// Which repository.
+    #[command(flatten)]
+    pub repository: RepositoryArg,
     /// The postgresql.conf that the restored server will use, to check whether it allows what the WAL needs; without this, the
     /// backup's own
     #[arg(long, value_name = "FILE")]

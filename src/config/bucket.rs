@@ -48,7 +48,8 @@ pub(super) fn settings(place: S3Settings, values: &mut Values<'_>) -> Result<S3S
 fn encryption(values: &mut Values<'_>) -> Result<Encryption, ConfigError> {
     let text = values.required("s3_encryption", |text| Ok::<_, &'static str>(text.to_owned()))?;
     let raw = Raw { text: text.clone(), origin: values.last_origin() };
-    let refuse = |expected| invalid("s3_encryption", &raw, expected);
+    let name = values.last_name();
+    let refuse = |expected| invalid(&name, &raw, expected);
     let key = customer_key(values)?;
     match (text.as_str(), key) {
         ("sse-c", Some(key)) => Ok(Encryption::Customer(key)),
@@ -74,10 +75,11 @@ fn customer_key(values: &mut Values<'_>) -> Result<Option<CustomerKey>, ConfigEr
     if let Some(key) = values.optional("s3_customer_key_file", read)? {
         return Ok(Some(key));
     }
+    // A variable cannot say which of several buckets it is for: it is the first one's.
     let Some(text) = values.variable(CUSTOMER_KEY_VARIABLE) else { return Ok(None) };
     let hidden = Raw { text: "(secret)".to_owned(), origin: Origin::Environment(CUSTOMER_KEY_VARIABLE.to_owned()) };
     let key = CustomerKey::read(text.as_bytes()).map_err(|expected| invalid("s3_customer_key", &hidden, expected))?;
-    values.add(Entry { name: "s3_customer_key", value: Some(hidden.text), origin: hidden.origin });
+    values.add(Entry { name: "s3_customer_key".into(), value: Some(hidden.text), origin: hidden.origin });
     Ok(Some(key))
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::Origin;
+use crate::repository::RepositoryName;
 use crate::wal::{ClusterName, SystemIdentifier};
 
 /// The configuration cannot be used as it is. `report::config` has the advice for each.
@@ -144,6 +145,36 @@ pub enum ConfigError {
         origin: Origin,
         /// What the server's `pg_control` says.
         found: SystemIdentifier,
+    },
+    /// A mirror without its place.
+    #[error("mirror \"{mirror}\" of cluster \"{cluster}\" has no path")]
+    NoPath {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The mirror.
+        mirror: RepositoryName,
+    },
+    /// Two repositories of a cluster are the same one.
+    #[error("repositories \"{first}\" and \"{second}\" of cluster \"{cluster}\" are the same place: {place}")]
+    SamePlace {
+        /// The cluster.
+        cluster: ClusterName,
+        /// One of them.
+        first: RepositoryName,
+        /// The other.
+        second: RepositoryName,
+        /// Where both lie.
+        place: String,
+    },
+    /// The repository that was named is none of the cluster's.
+    #[error("cluster \"{cluster}\" has no repository \"{name}\"")]
+    UnknownRepository {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The name that was asked for.
+        name: RepositoryName,
+        /// The names it has.
+        known: Vec<RepositoryName>,
     },
     /// Nothing says where the repository is.
     #[error("no repository is configured for cluster \"{name}\"")]

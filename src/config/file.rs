@@ -10,7 +10,11 @@ use toml::de::{DeTable, DeValue};
 use super::error::ConfigError;
 use super::settings::{SETTINGS, Scope};
 use super::{Origin, Raw};
+use crate::repository::RepositoryName;
 use crate::wal::ClusterName;
+
+/// The table in a cluster's that has its further repositories, each in a table of its own.
+pub(super) const MIRROR: &str = "mirror";
 
 /// Settings of one table by their names.
 pub(super) type Table = BTreeMap<&'static str, Raw>;
@@ -22,6 +26,8 @@ pub(super) struct ConfigFile {
     pub(super) repository: Table,
     pub(super) defaults: Table,
     pub(super) clusters: BTreeMap<ClusterName, Table>,
+    /// Further repositories of clusters, in the order of the file.
+    pub(super) mirrors: BTreeMap<ClusterName, Vec<Mirror>>,
 }
 
 impl ConfigFile {
@@ -51,7 +57,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> 
                 file.repository = reader.settings("[repository]", name, value, scope)?;
             }
             "defaults" => file.defaults = reader.settings("[defaults]", name, value, |scope| scope == Scope::Any)?,
-            "cluster" => file.clusters = reader.clusters(name, value)?,
+            "cluster" => (file.clusters, file.mirrors) = reader.clusters(name, value)?,
             _ => return Err(reader.unknown("the file", name, vec!["repository", "defaults", "cluster"])),
         }
     }
@@ -63,6 +69,9 @@ struct Reader<'a> {
     text: &'a str,
 }
 
+/// A further repository as it was written.
+type Mirror = (RepositoryName, Table);
+
 type Name<'a> = Spanned<std::borrow::Cow<'a, str>>;
 
 impl Reader<'_> {
@@ -70,8 +79,8 @@ impl Reader<'_> {
         &self,
         name: &Name<'_>,
         value: &Spanned<DeValue<'_>>,
-    ) -> Result<BTreeMap<ClusterName, Table>, ConfigError> {
-        let mut clusters = BTreeMap::new();
+    ) -> Result<(BTreeMap<ClusterName, Table>, BTreeMap<ClusterName, Vec<Mirror>>), ConfigError> {
+        let (mut clusters, mut mirrors) = (BTreeMap::new(), BTreeMap::new());
         for (name, value) in self.table(name, value)? {
             let cluster: ClusterName = name.get_ref().parse().map_err(|_| ConfigError::InvalidValue {
                 name: "cluster".to_owned(),
@@ -81,9 +90,39 @@ impl Reader<'_> {
             })?;
             let place = format!("[cluster.{cluster}]");
             let table = self.settings(&place, name, value, |scope| scope != Scope::Repository)?;
+            if let Some((key, tables)) = self.table(name, value)?.iter().find(|(key, _)| key.get_ref() == MIRROR) {
+                mirrors.insert(cluster.clone(), self.mirrors(&cluster, key, tables)?);
+            }
             clusters.insert(cluster, table);
         }
-        Ok(clusters)
+        Ok((clusters, mirrors))
+    }
+
+    /// The further repositories of a cluster.
+    fn mirrors(
+        &self,
+        cluster: &ClusterName,
+        key: &Name<'_>,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Result<Vec<Mirror>, ConfigError> {
+        let mut tables: Vec<_> = self.table(key, value)?.iter().collect();
+        tables.sort_by_key(|(name, _)| name.span().start);
+        let read = |(name, value): (&Name<'_>, &Spanned<DeValue<'_>>)| {
+            let invalid = |expected| ConfigError::InvalidValue {
+                name: MIRROR.to_owned(),
+                value: name.get_ref().to_string(),
+                origin: self.origin(name.span().start),
+                expected,
+            };
+            let mirror: RepositoryName = name.get_ref().parse().map_err(invalid)?;
+            if mirror.is_first() {
+                return Err(invalid("another name: \"first\" is the repository that is no mirror"));
+            }
+            let place = format!("[cluster.{cluster}.{MIRROR}.{mirror}]");
+            let scope = |setting: Scope| matches!(setting, Scope::Repository | Scope::Store);
+            Ok((mirror, self.settings(&place, name, value, scope)?))
+        };
+        tables.into_iter().map(read).collect()
     }
 
     /// The settings of one table; `allowed` says which belong into it.
@@ -96,6 +135,9 @@ impl Reader<'_> {
     ) -> Result<Table, ConfigError> {
         let mut table = Table::new();
         for (key, value) in self.table(name, value)? {
+            if key.get_ref() == MIRROR && allowed(Scope::Cluster) {
+                continue;
+            }
             let known = || SETTINGS.iter().filter(|setting| allowed(setting.scope)).map(|setting| setting.name);
             let Some(setting) = known().find(|known| *known == key.get_ref()) else {
                 return Err(self.unknown(place, key, known().collect()));

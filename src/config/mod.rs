@@ -15,25 +15,32 @@
 //! [cluster.main]
 //! system_identifier = "7445512345678901234"
 //! conninfo = "host=/var/run/postgresql user=pitr"
+//!
+//! [cluster.main.mirror.west]     # a further repository, beside the first one
+//! path = "s3://west/pitr"        # with settings s3_region, s3_endpoint, ... of its own
 //! ```
 //!
 //! A value is taken from an option of the command line where a verb has one, else from the environment
 //! (`PITR_COMPRESSION`), else from the cluster's table, else from `[defaults]`, else
-//! it is the built-in one; [`ClusterConfig::entries`] tells which. See [`settings::SETTINGS`] for all names.
+//! it is the built-in one; [`ClusterConfig::entries`] tells which. See [`settings::SETTINGS`] for all names. What is said of a
+//! mirror stands in its table only.
 
 mod bucket;
 mod environment;
 mod error;
 mod file;
+mod mirrors;
 pub mod settings;
 mod values;
 
 pub use environment::Environment;
 pub use error::ConfigError;
+pub use mirrors::Place;
 pub use settings::{ClusterConfig, Entry};
-pub use values::OnUnreachable;
+pub use values::{OnUnreachable, PushPolicy};
 
 pub use crate::codec::Compression;
+pub use crate::repository::RepositoryName;
 pub use crate::wal::ClusterName;
 
 use std::collections::BTreeMap;

@@ -1,13 +1,17 @@
 //! The table of settings, and the settings of one cluster put together from file, environment and defaults.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::bucket;
 use super::error::ConfigError;
-use super::values::{self, OnUnreachable};
+use super::file::{MIRROR, Table};
+use super::mirrors::{self, Place};
+use super::values::{self, OnUnreachable, PushPolicy};
 use super::{Config, Origin, Raw};
 use crate::codec::Compression;
+use crate::repository::RepositoryName;
 use crate::storage::Location;
 use crate::wal::{ClusterName, SystemIdentifier};
 
@@ -111,6 +115,12 @@ pub const SETTINGS: &[Setting] = &[
         "Local directory for looking ahead; without it each call works alone.",
     ),
     setting("look_ahead", Scope::Any, "8", "Segments that push and fetch handle ahead of being asked; 0 for none."),
+    setting(
+        "push_policy",
+        Scope::Any,
+        "all",
+        "How many of the cluster's repositories must hold a WAL file: \"all\", or a number.",
+    ),
     setting("push_timeout", Scope::Any, "60s", "When pitr-wal-push gives up, for PostgreSQL to try again."),
     setting("fetch_timeout", Scope::Any, "60s", "When pitr-wal-fetch gives up; on a standby after 5 s at the latest."),
     setting("on_unreachable", Scope::Any, "wait", "A standby whose archive does not answer: \"wait\" or \"stop\"."),
@@ -122,8 +132,8 @@ pub const SETTINGS: &[Setting] = &[
 /// One setting of one cluster, with where it came from: a line of `pitr config show`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// The setting's name.
-    pub name: &'static str,
+    /// The setting's name; that of a mirror's begins with `mirror.NAME.`.
+    pub name: Cow<'static, str>,
     /// Its value in normal form; `None` if it has none.
     pub value: Option<String>,
     /// Where the value came from.
@@ -139,8 +149,14 @@ pub struct ClusterConfig {
     pub system_identifier: Option<SystemIdentifier>,
     /// How to connect, without a password; `None` for libpq's defaults.
     pub conninfo: Option<String>,
-    /// Where the repository lies.
+    /// Where the repository lies, the first one if there are several.
     pub repository: Location,
+    /// What the first one is called.
+    pub repository_name: RepositoryName,
+    /// The others, in order.
+    pub mirrors: Vec<Place>,
+    /// How many of them must hold a WAL file before it counts as archived.
+    pub push_policy: PushPolicy,
     /// How to compress what is stored.
     pub compression: Compression,
     /// Local directory for what push and fetch prepare ahead, absolute. It need not exist: then each call works alone.
@@ -194,7 +210,7 @@ impl ClusterConfig {
     }
 
     pub(super) fn resolve(name: ClusterName, config: &Config) -> Result<ClusterConfig, ConfigError> {
-        let mut values = Values { name: &name, config, entries: Vec::new() };
+        let mut values = Values { name: &name, config, mirror: None, entries: Vec::new() };
         let system_identifier = values.optional("system_identifier", system_identifier)?;
         let conninfo = values.optional("conninfo", |text| Ok::<_, &'static str>(text.to_owned()))?;
         if conninfo.as_deref().is_some_and(values::has_password) {
@@ -205,10 +221,15 @@ impl ClusterConfig {
             Location::S3(place) => Location::S3(Box::new(bucket::settings(*place, &mut values)?)),
             directory => directory,
         };
+        let mirrors = mirrors::read(&mut values, &repository)?;
+        let push_policy = values.required("push_policy", |text| mirrors::policy(text, mirrors.len() + 1))?;
         let config = ClusterConfig {
             system_identifier,
             conninfo,
             repository,
+            repository_name: RepositoryName::first(),
+            mirrors,
+            push_policy,
             compression: values.required("compression", values::compression)?,
             spool: values.required("spool", values::absolute_path)?,
             look_ahead: values.required("look_ahead", values::count)?,
@@ -247,13 +268,22 @@ pub(super) fn invalid(name: &str, raw: &Raw, expected: &'static str) -> ConfigEr
 
 /// Looks settings up one after the other and notes where each was found.
 pub(super) struct Values<'a> {
-    name: &'a ClusterName,
-    config: &'a Config,
+    pub(super) name: &'a ClusterName,
+    pub(super) config: &'a Config,
+    /// The mirror that settings are looked up for; `None` for the cluster itself.
+    pub(super) mirror: Option<&'a (RepositoryName, Table)>,
     entries: Vec<Entry>,
 }
 
 impl Values<'_> {
     fn find(&self, setting: &Setting) -> Option<Raw> {
+        let built_in = || {
+            let built_in = Raw { text: setting.default.to_owned(), origin: Origin::Default };
+            (!setting.default.is_empty()).then_some(built_in)
+        };
+        if let Some((_, table)) = self.mirror {
+            return table.get(setting.name).cloned().or_else(built_in);
+        }
         let Config { file, environment, options } = self.config;
         if let Some(raw) = options.get(setting.name) {
             return Some(raw.clone());
@@ -270,11 +300,7 @@ impl Values<'_> {
             Scope::Store if !self.has_own_repository() => file.repository.get(setting.name),
             Scope::Repository | Scope::Cluster | Scope::Store | Scope::Any => None,
         };
-        if let Some(raw) = own.or(shared).or(repository) {
-            return Some(raw.clone());
-        }
-        let built_in = Raw { text: setting.default.to_owned(), origin: Origin::Default };
-        (!setting.default.is_empty()).then_some(built_in)
+        own.or(shared).or(repository).cloned().or_else(built_in)
     }
 
     fn has_own_repository(&self) -> bool {
@@ -283,7 +309,15 @@ impl Values<'_> {
 
     /// A variable that is no setting.
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
-        self.config.environment.get(name)
+        self.config.environment.get(name).filter(|_| self.mirror.is_none())
+    }
+
+    /// The name of a setting as the user meets it.
+    fn name_of(&self, setting: &'static str) -> Cow<'static, str> {
+        match self.mirror {
+            Some((mirror, _)) => format!("{MIRROR}.{mirror}.{setting}").into(),
+            None => setting.into(),
+        }
     }
 
     pub(super) fn add(&mut self, entry: Entry) {
@@ -298,8 +332,9 @@ impl Values<'_> {
         let setting =
             SETTINGS.iter().find(|setting| setting.name == name).expect("every name asked for is in SETTINGS");
         let raw = self.find(setting);
+        let name = self.name_of(name);
         let value = match &raw {
-            Some(raw) => Some(read(&raw.text).map_err(|expected| invalid(name, raw, expected.into()))?),
+            Some(raw) => Some(read(&raw.text).map_err(|expected| invalid(&name, raw, expected.into()))?),
             None => None,
         };
         let (value_text, origin) = raw.map_or((None, Origin::Default), |raw| (Some(raw.text), raw.origin));
@@ -314,6 +349,10 @@ impl Values<'_> {
     ) -> Result<T, ConfigError> {
         let value = self.optional(name, read)?;
         Ok(value.expect("every setting that is required has a default in SETTINGS"))
+    }
+
+    pub(super) fn last_name(&self) -> Cow<'static, str> {
+        self.entries.last().map_or("".into(), |entry| entry.name.clone())
     }
 
     pub(super) fn last_origin(&self) -> Origin {

@@ -212,3 +212,54 @@ fn customer_key() {
     let error = config(text, &[("PITR_S3_CUSTOMER_KEY", "short")]).and_then(|all| all.select(None, None));
     assert!(!error.expect_err("too short").to_string().contains("short"));
 }
+
+/// Further repositories stand in tables of their own, keep the order of the file, and take nothing from the first one; `config show`
+/// tells where each setting came from.
+#[test]
+fn mirrors() {
+    let text = "[repository]\npath = \"s3://bucket\"\ns3_tags = \"a=b\"\n[cluster.a]\npush_policy = 2\n\
+                [cluster.a.mirror.west]\npath = \"s3://bucket\"\ns3_endpoint = \"https://west\"\n\
+                [cluster.a.mirror.east]\npath = \"/e\"\n[cluster.b]\n";
+    let all = config(text, &[("PITR_S3_ATTEMPTS", "3"), ("PITR_REPOSITORY", "/first")]).expect(text);
+    let a = all.cluster(&"a".parse().expect("a name")).expect("three repositories");
+    let names = |cluster: &ClusterConfig| {
+        cluster.repositories().iter().map(|place| place.name.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names(&a), "first west east");
+    assert_eq!((a.push_policy.needed(3), a.repository.to_string().as_str()), (2, "/first"));
+    let Location::S3(west) = &a.mirrors[0].location else { panic!("a bucket") };
+    assert_eq!(
+        (west.attempts, west.tags.header().is_some()),
+        (10, false),
+        "neither the environment's nor the first one's"
+    );
+    let shown = a.entries().iter().find(|entry| entry.name == "mirror.west.s3_endpoint").expect("shown");
+    assert_eq!(shown.value.as_deref(), Some("https://west"));
+    assert!(shown.origin.to_string().ends_with(":8"), "{}", shown.origin);
+    let from_east = a.clone().seen_from(Some(&"east".parse().expect("a name"))).expect("known");
+    assert_eq!((names(&from_east).as_str(), from_east.repository.to_string().as_str()), ("east first west", "/e"));
+    assert!(matches!(a.seen_from(Some(&"north".parse().expect("a name"))), Err(ConfigError::UnknownRepository { .. })));
+    let b = all.cluster(&"b".parse().expect("a name")).expect("one");
+    assert!(!b.has_mirrors() && b.push_policy == PushPolicy::All);
+
+    for (wrong, says) in [
+        ("[cluster.a.mirror.west]\n", "has no path"),
+        ("[cluster.a.mirror.first]\npath = \"/e\"\n", "\"first\""),
+        ("[cluster.a.mirror.West]\npath = \"/e\"\n", "\"West\""),
+        ("[cluster.a.mirror.west]\npath = \"e\"\n", "mirror.west.path"),
+        (
+            "[cluster.a.mirror.west]\npath = \"/e\"\nspool = \"/s\"\n",
+            "unknown name \"spool\" in [cluster.a.mirror.west]",
+        ),
+        ("[cluster.a.mirror.west]\npath = \"/r\"\n", "are the same place"),
+        ("[cluster.a.mirror]\nwest = \"/e\"\n", "\"west\""),
+        ("[cluster.a]\npush_policy = 2\n", "push_policy"),
+        ("[cluster.a]\npush_policy = 0\n", "push_policy"),
+        ("[cluster.a]\npush_policy = \"most\"\n", "push_policy"),
+        ("[defaults.mirror.west]\npath = \"/e\"\n[cluster.a]\n", "unknown name \"mirror\" in [defaults]"),
+    ] {
+        let text = format!("[repository]\npath = \"/r\"\n{wrong}");
+        let error = config(&text, &[]).and_then(|config| config.select(None, None)).expect_err(&text);
+        assert!(error.to_string().contains(says), "{wrong}: {error}");
+    }
+}

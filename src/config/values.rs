@@ -38,6 +38,41 @@ impl FromStr for OnUnreachable {
     }
 }
 
+/// In how many of a cluster's repositories a WAL file must be durable before PostgreSQL is told so (`push_policy`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PushPolicy {
+    /// In all of them.
+    #[default]
+    All,
+    /// In so many; the others are caught up later.
+    AtLeast(usize),
+}
+
+impl PushPolicy {
+    /// How many it takes of so many.
+    #[must_use]
+    pub fn needed(self, repositories: usize) -> usize {
+        match self {
+            PushPolicy::All => repositories,
+            PushPolicy::AtLeast(needed) => needed.min(repositories),
+        }
+    }
+}
+
+impl FromStr for PushPolicy {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(PushPolicy::All),
+            number => match number.parse() {
+                Ok(needed) if (1..=64).contains(&needed) => Ok(PushPolicy::AtLeast(needed)),
+                _ => Err("\"all\", or a number from 1 to that of the cluster's repositories"),
+            },
+        }
+    }
+}
+
 /// How WAL and pages are compressed.
 pub(super) fn compression(text: &str) -> Result<Compression, &'static str> {
     text.parse().map_err(|_| "\"lz4\", or \"zstd:LEVEL\" with a level from 1 to 19")

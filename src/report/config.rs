@@ -68,6 +68,27 @@ impl Explain for ConfigError {
                  line that it prints into the configuration."
                     .to_owned(),
             ),
+            ConfigError::NoPath { cluster, mirror } => (
+                ExitStatus::Configuration,
+                nothing.to_owned(),
+                format!("Put path = \"/…\" or path = \"s3://BUCKET/FOLDER\" into [cluster.{cluster}.mirror.{mirror}]."),
+            ),
+            ConfigError::SamePlace { .. } => (
+                ExitStatus::Configuration,
+                "A repository that is its own mirror saves nothing.".to_owned(),
+                "Give the mirror a place of its own, best in another building, or remove its table.".to_owned(),
+            ),
+            ConfigError::UnknownRepository { known, .. } => {
+                let known: Vec<String> = known.iter().map(|name| format!("\"{name}\"")).collect();
+                (
+                    ExitStatus::Configuration,
+                    nothing.to_owned(),
+                    format!(
+                        "It has {}. Further ones are tables [cluster.NAME.mirror.NAME] of the configuration file.",
+                        known.join(", ")
+                    ),
+                )
+            }
             ConfigError::NoRepository { .. } => (
                 ExitStatus::Configuration,
                 nothing.to_owned(),

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{ExitStatus, Explain, Report};
-use crate::command::fetch::FetchError;
+use crate::command::fetch::{Answer, FetchError};
+use crate::repository::RepositoryName;
+use crate::wal::WalFileName;
 
 /// What a status of 200 or more does in a recovery.
 const HALTED: &str = "Recovery stops here instead of opening the database too early. Start the server again when the cause is mended: \
@@ -19,6 +21,14 @@ impl Explain for FetchError {
             FetchError::Unreachable { source, .. } => {
                 let Report { hint, status, .. } = source.report();
                 (status, HALTED.to_owned(), hint)
+            }
+            FetchError::Several { .. } => {
+                let Report { hint, status, .. } = match self.deciding() {
+                    FetchError::Several { .. } => Report::new(ExitStatus::Unreachable, "", "", LOOK),
+                    one => one.report(),
+                };
+                let every = "Only if every repository says so is there no such file.";
+                (status, format!("{every} {HALTED}"), hint)
             }
             FetchError::Name(_) => (
                 ExitStatus::Usage,
@@ -65,6 +75,22 @@ impl Explain for FetchError {
         };
         Report::new(status, self.to_string(), meaning, hint)
     }
+}
+
+/// One repository did not deliver a file, and another did.
+#[must_use]
+pub fn fell_over(file: WalFileName, name: &RepositoryName, answer: Option<&Answer>, from: &RepositoryName) -> Report {
+    let (what, hint) = match answer.map(|answer| &answer.error) {
+        Some(Some(error)) => (error.to_string(), error.report().hint),
+        Some(None) => (
+            "it has no such file".to_owned(),
+            format!("If it should, \"pitr copy --from {from} --to {name} --wal-only\" brings it what it lacks."),
+        ),
+        None => ("no answer yet".to_owned(), LOOK.to_owned()),
+    };
+    let what = format!("could not fetch \"{file}\" from repository {name}: {what}");
+    let meaning = format!("Repository {from} had the file, and it was delivered from there.");
+    Report::new(ExitStatus::Success, what, meaning, hint)
 }
 
 /// The advice of the layers below speaks of archiving too; here only recovery counts.

@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::{ExitStatus, Explain, Report};
 use crate::codec::DamageNote;
 use crate::command::push::PushError;
+use crate::command::several::Failure;
+use crate::repository::RepositoryName;
 use crate::wal::{HeaderError, SegmentName, WalFileName};
 
 /// Nothing is lost by a failed attempt, but something has to give in the end.
@@ -19,6 +21,14 @@ impl Explain for PushError {
         let (status, meaning, hint) = match self {
             PushError::Call(error) => return error.report(),
             PushError::Repository(error) => return error.report(),
+            PushError::TooFew { failures, .. } => {
+                let first = failures.first().map(|failure| failure.report());
+                let (status, hint) = first.map_or((ExitStatus::Unreachable, String::new()), |it| (it.status, it.hint));
+                let meaning = "What the others hold stays there, and is no obstacle when PostgreSQL tries again. "
+                    .to_owned()
+                    + RETRIED;
+                return Report::new(status, self.to_string(), meaning, hint);
+            }
             PushError::Name(_) => (
                 ExitStatus::Usage,
                 "Only segments, .partial, .history and .backup files are archived.",
@@ -94,6 +104,32 @@ pub fn expired(limit: Duration, doing: &str) -> Report {
         RETRIED,
         "Run \"pitr check\", look at the disk or the network behind the repository, and watch the free space of pg_wal. \
          Where the repository is only slow, raise push_timeout.",
+    )
+}
+
+/// One of several repositories did not do its part, and the others are enough.
+#[must_use]
+pub fn away(failure: &Failure) -> Report {
+    let Report { hint, .. } = failure.report();
+    Report::new(
+        ExitStatus::Success,
+        format!("repository {failure}"),
+        "The other repositories hold as much as push_policy demands, so archiving goes on. This one is left alone for a minute; what it \
+         lacks is noted, and brought there when it answers again.",
+        hint,
+    )
+}
+
+/// One of several repositories lacks a file, and that could not be noted.
+#[must_use]
+pub fn not_remembered(name: &RepositoryName, file: WalFileName, why: &str) -> Report {
+    Report::new(
+        ExitStatus::Success,
+        format!("repository {name} lacks \"{file}\", and this could not be noted: {why}"),
+        "The other repositories hold as much as push_policy demands. This one is not caught up by itself.",
+        format!(
+            "When it answers again, run \"pitr copy --from NAME --to {name}\". \"pitr init\" tells how to make the spool."
+        ),
     )
 }
 

@@ -10,7 +10,7 @@ use crate::codec::{Compression, DamageNote, Details, Footer, Origin};
 use crate::storage::{Key, NewObject, Put};
 use crate::wal::{
     Border, Completeness, Continuity, Damage, PgTime, PostgresMajor, SegmentFacts, SegmentHeader, SegmentName,
-    SegmentSize, WalFileName,
+    SegmentSize, TimelineId, WalFileName,
 };
 
 /// A WAL file to be archived, with what is known about it.
@@ -62,10 +62,10 @@ pub enum Archived {
 }
 
 /// Under what kind of name a file was stored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum StoredAs {
-    /// A history file.
-    History,
+    /// The history file of this timeline.
+    History(TimelineId),
     /// Any other.
     Object(WalObjectName),
 }
@@ -121,7 +121,9 @@ impl ServerRepository {
         match object.publish()? {
             Put::Created => Ok((Archived::Stored(stored_as), footer)),
             Put::Exists => {
-                self.confirm_same(new.file, &footer, &new.details, &mut &*new.raw, &key)?;
+                let mut ours =
+                    |out: &mut dyn Write| out.write_all(new.raw).map_err(|error| self.failed_to_compare(&key, &error));
+                self.confirm_same(new.file, &footer, &new.details.archived_by, &mut ours, &key)?;
                 self.storage.settle(&key)?;
                 Ok((Archived::AlreadyThere(stored_as), footer))
             }
@@ -134,7 +136,9 @@ impl ServerRepository {
             hash.as_bytes().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
         };
         let name = match new.file {
-            WalFileName::History(timeline) => return (StoredAs::History, keys::history(&self.folder, timeline)),
+            WalFileName::History(timeline) => {
+                return (StoredAs::History(timeline), keys::history(&self.folder, timeline));
+            }
             WalFileName::Segment(name) if new.details.damage.is_some() => WalObjectName::Damaged(name, hash()),
             WalFileName::Segment(name) => WalObjectName::Segment(name),
             WalFileName::Partial(name) => WalObjectName::Partial(name, hash()),
@@ -167,14 +171,18 @@ impl ServerRepository {
         }
     }
 
-    /// Fails unless what is stored under the key has the raw bytes that `raw` reads and `ours` describes: length and
-    /// checksum first, then every byte.
-    fn confirm_same(
+    pub(super) fn failed_to_compare(&self, key: &Key, error: &io::Error) -> RepositoryError {
+        self.storage.failed("compare", key, error).into()
+    }
+
+    /// Fails unless what is stored under the key has the raw bytes that `raw` writes and `ours` describes: length and
+    /// checksum first, then a hash of all bytes.
+    pub(super) fn confirm_same(
         &self,
         file: WalFileName,
         ours: &Footer,
-        details: &Details,
-        raw: &mut dyn Read,
+        archived_by: &Origin,
+        raw: &mut dyn FnMut(&mut dyn Write) -> Result<(), RepositoryError>,
         key: &Key,
     ) -> Result<(), RepositoryError> {
         let found = self.describe_object(key, file)?;
@@ -186,11 +194,12 @@ impl ServerRepository {
                 "{stored_length} bytes with checksum {stored_crc:08X} are stored, this one has {length} with {crc:08X}"
             ));
         } else {
-            let mut comparing = Comparing { expected: raw, buffer: Vec::new(), same: true };
+            let (mut expected, mut stored) = (blake3::Hasher::new(), blake3::Hasher::new());
+            raw(&mut expected)?;
             let source = self.storage.open(key)?;
-            stored::read(source, file, self.system_identifier, length, &mut comparing)
+            stored::read(source, file, self.system_identifier, length, &mut stored)
                 .map_err(|error| self.damaged(key, error))?;
-            if !comparing.same {
+            if expected.finalize() != stored.finalize() {
                 difference = Some("length and checksum agree, the bytes do not".to_owned());
             }
         }
@@ -199,7 +208,7 @@ impl ServerRepository {
             storage: self.storage.describe(),
             file,
             difference,
-            ours: details.archived_by.clone(),
+            ours: archived_by.clone(),
             theirs: found.details.archived_by,
             archived_at: found.footer.archived_at,
         })))
@@ -287,7 +296,10 @@ impl ReadSegment<'_> {
         let archived = match object.publish()? {
             Put::Created => Archived::Stored(stored_as),
             Put::Exists => {
-                server.confirm_same(file, &footer, &details, again, &key)?;
+                let mut ours = |out: &mut dyn Write| {
+                    io::copy(again, out).map(drop).map_err(|error| server.failed_to_compare(&key, &error))
+                };
+                server.confirm_same(file, &footer, &details.archived_by, &mut ours, &key)?;
                 server.storage.settle(&key)?;
                 Archived::AlreadyThere(stored_as)
             }
@@ -305,28 +317,5 @@ impl std::fmt::Debug for ReadSegment<'_> {
 impl std::fmt::Debug for NewSegment<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("NewSegment").field(&self.header.name).finish()
-    }
-}
-
-/// Compares what is written to it with what is read from elsewhere.
-struct Comparing<'a> {
-    expected: &'a mut dyn Read,
-    buffer: Vec<u8>,
-    same: bool,
-}
-
-impl Write for Comparing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.resize(bytes.len(), 0);
-        match self.expected.read_exact(&mut self.buffer) {
-            Ok(()) => self.same &= self.buffer == bytes,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.same = false,
-            Err(error) => return Err(error),
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

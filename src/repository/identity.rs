@@ -23,6 +23,13 @@ impl RepositoryId {
         Ok(RepositoryId(format!("{:032x}", u128::from_be_bytes(random))))
     }
 
+    /// Reads the digits back.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<RepositoryId> {
+        let plain = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        plain.then(|| RepositoryId(text.to_owned()))
+    }
+
     /// The digits.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -15,18 +15,21 @@
 //! `pg_upgrade` gives a cluster a second system identifier; both stay under the cluster's name. The marker `pitr.json`
 //! tells a repository from the empty mount point that is left when its file system is not mounted.
 //!
-//! [`wal`] archives and fetches WAL files, [`evidence`] and [`reindex`] know what is in them, [`backup`] does the same for the objects of base backups. What those
+//! [`wal`] archives and fetches WAL files, [`evidence`] and [`reindex`] know what is in them, [`backup`] does the same for the objects of base backups. [`copying`] brings what one repository holds into another. What backups
 //! contain is `manifest`'s and `chunk`'s business.
 
 mod archiving;
 pub mod backup;
+pub mod copying;
 pub mod evidence;
 mod identity;
 mod keys;
+mod lacking;
 mod listing;
 mod names;
 mod proof;
 pub mod reindex;
+mod repository_name;
 mod rollups;
 mod scanning;
 mod seek;
@@ -37,7 +40,10 @@ use std::sync::Arc;
 
 use identity::Marker;
 pub use identity::{FORMAT, RepositoryId, ServerRecord};
+pub use keys::WalObjectName;
+pub use lacking::Lacking;
 pub use listing::{GroupListing, WalObject};
+pub use repository_name::RepositoryName;
 pub use segments::{SegmentReader, SegmentReading};
 
 use crate::codec::Origin;

@@ -37,7 +37,13 @@ impl Acknowledgement {
         }
     }
 
-    /// The note's text. It is only ever compared, never read back.
+    /// The repositories that a note names. What else it says has still to be compared.
+    pub(super) fn repositories(note: &[u8]) -> Vec<RepositoryId> {
+        let lines = std::str::from_utf8(note).unwrap_or_default().lines();
+        lines.filter_map(|line| RepositoryId::parse(line.strip_prefix("repository ")?)).collect()
+    }
+
+    /// The note's text. It is compared byte for byte.
     pub(super) fn encode(&self, cluster: SystemIdentifier, file: WalFileName) -> Vec<u8> {
         let Acknowledgement { device, inode, size, modified, changed, repositories } = self;
         let mut text = format!(

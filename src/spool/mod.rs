@@ -9,6 +9,9 @@
 //! <spool>/<system identifier>/<WAL file>.stored     acknowledgement
 //! <spool>/<system identifier>/<segment>.border      what an archived segment leaves for the proof of the next one
 //! <spool>/<system identifier>/repository            which repository lies in the bucket, for some minutes
+//! <spool>/<system identifier>/repository.<name>     the same of a mirror
+//! <spool>/<system identifier>/away.<name>           one of several repositories did not answer; the file's time says when
+//! <spool>/<system identifier>/behind.<name>         from which segments on a mirror lacks WAL that others hold
 //! <spool>/<system identifier>/unreachable           the repository did not answer; the file's time says when
 //! <spool>/<system identifier>/ahead.<scope>/        segments fetched ahead for one recovery
 //! ```
@@ -20,20 +23,23 @@ mod acknowledgement;
 mod ahead_room;
 mod border_note;
 mod folder;
+mod mirrors;
 mod note;
 mod repository_note;
 
 pub use acknowledgement::Acknowledgement;
 pub use ahead_room::AheadRoom;
 pub use border_note::BorderNote;
+pub use mirrors::Behind;
 pub use repository_note::RepositoryNote;
 
+use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::durable;
-use crate::repository::RepositoryId;
+use crate::repository::{RepositoryId, RepositoryName};
 use crate::wal::{ClusterName, SegmentName, SystemIdentifier, WalFileName};
 use folder::Folder;
 
@@ -111,6 +117,15 @@ impl Spool {
             .is_ok_and(|(note, age)| note == expected && age.is_some_and(|age| age < ACKNOWLEDGED_FOR))
     }
 
+    /// The repositories that exactly this file was archived into ahead, if that is acknowledged and not too long ago.
+    #[must_use]
+    pub fn acknowledged_by(&self, file: WalFileName, metadata: &Metadata) -> Vec<RepositoryId> {
+        let Ok((note, _)) = self.folder.read(&note_name(file), NOTE_BYTES) else { return Vec::new() };
+        let named = Acknowledgement::repositories(&note);
+        // The names are taken from the note, and then every byte of it is compared.
+        if self.is_acknowledged(file, &Acknowledgement::new(metadata, &named)) { named } else { Vec::new() }
+    }
+
     /// Removes whatever is noted for the file.
     pub fn forget(&self, file: WalFileName) {
         self.folder.remove(&note_name(file));
@@ -178,14 +193,14 @@ impl Spool {
     ///
     /// # Errors
     /// The disk is full, or the folder takes no files.
-    pub fn note_repository(&self, note: &RepositoryNote) -> io::Result<()> {
-        self.folder.write(REPOSITORY, &note::encode(repository_note::TITLE, note)?)
+    pub fn note_repository(&self, name: &RepositoryName, note: &RepositoryNote) -> io::Result<()> {
+        self.folder.write(&repository_name(name), &note::encode(repository_note::TITLE, note)?)
     }
 
     /// Which repository a call found at this place for this cluster, if that is not long ago.
     #[must_use]
-    pub fn repository(&self, place: &str, cluster: &ClusterName) -> Option<RepositoryNote> {
-        let (bytes, age) = self.folder.read(REPOSITORY, NOTE_BYTES).ok()?;
+    pub fn repository(&self, name: &RepositoryName, place: &str, cluster: &ClusterName) -> Option<RepositoryNote> {
+        let (bytes, age) = self.folder.read(&repository_name(name), NOTE_BYTES).ok()?;
         let note: RepositoryNote = note::decode(repository_note::TITLE, &bytes)?;
         let fits = note.place == place
             && note.cluster == *cluster
@@ -219,6 +234,10 @@ const BORDER_SUFFIX: &str = ".border";
 
 fn note_name(file: WalFileName) -> String {
     format!("{file}{SUFFIX}")
+}
+
+fn repository_name(name: &RepositoryName) -> String {
+    if name.is_first() { REPOSITORY.to_owned() } else { format!("{REPOSITORY}.{name}") }
 }
 
 fn border_name(segment: SegmentName) -> String {

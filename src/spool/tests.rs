@@ -139,17 +139,18 @@ fn repository_of_a_bucket() {
         upgraded_from: None,
     };
     let note = RepositoryNote { place: "s3://a".to_owned(), cluster: main.clone(), id: repository(), record };
-    spool.note_repository(&note).expect("noted");
-    assert_eq!(spool.repository("s3://a", &main), Some(note));
-    assert_eq!(spool.repository("s3://b", &main), None);
-    assert_eq!(spool.repository("s3://a", &other), None);
+    let first = RepositoryName::first();
+    spool.note_repository(&first, &note).expect("noted");
+    assert_eq!(spool.repository(&first, "s3://a", &main), Some(note));
+    assert_eq!(spool.repository(&first, "s3://b", &main), None);
+    assert_eq!(spool.repository(&first, "s3://a", &other), None);
     let path = path_of(directory.path(), CLUSTER).join(REPOSITORY);
     let bytes = fs::read(&path).expect("the note");
     let file = File::options().write(true).open(&path).expect("the note");
     file.set_modified(SystemTime::now() - REPOSITORY_KNOWN_FOR).expect("made older");
-    assert_eq!(spool.repository("s3://a", &main), None, "too old");
+    assert_eq!(spool.repository(&first, "s3://a", &main), None, "too old");
     for length in [0, 20, bytes.len() - 1] {
         fs::write(&path, &bytes[..length]).expect("cut short");
-        assert_eq!(spool.repository("s3://a", &main), None, "{length}");
+        assert_eq!(spool.repository(&first, "s3://a", &main), None, "{length}");
     }
 }

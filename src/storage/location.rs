@@ -27,6 +27,15 @@ impl Location {
         })
     }
 
+    /// The server that holds a bucket, where the settings name one: the same bucket's name means another bucket elsewhere.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&str> {
+        match self {
+            Location::Directory(_) => None,
+            Location::S3(settings) => settings.endpoint.as_deref(),
+        }
+    }
+
     /// The directory, if it is one.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {

@@ -43,6 +43,7 @@ use super::{Context, Interrupt, host};
 use crate::catalog::{BackupId, BackupInfo, BackupWal, INFO_FORMAT, PackId, Tablespace, WalRange, WalTail};
 use crate::chunk::ChunkId;
 use crate::chunk::page::BLOCK_BYTES;
+use crate::command::looking::RepositoryArg;
 use crate::config::ClusterConfig;
 use crate::manifest::{MANIFEST_FORMAT, ManifestHeader, ManifestStop, ManifestWriter};
 use crate::replication::{BackupEnd, BaseBackup, BaseBackupOptions, ConnInfo, Patience, Session, SessionKind};
@@ -53,6 +54,9 @@ use crate::wal::{BackupSource, Lsn, PgTime, SegmentName, TimelineId};
 /// Take a base backup
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Which repository.
+    #[command(flatten)]
+    pub repository: RepositoryArg,
     /// A name for people, stored with the backup
     #[arg(long, value_name = "TEXT", default_value = "pitr backup")]
     label: String,

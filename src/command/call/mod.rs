@@ -23,6 +23,12 @@ pub(super) fn print(text: &str) -> ExitStatus {
     ExitStatus::Success
 }
 
+/// Where the repositories of the cluster lie, in words.
+pub(super) fn places(server: &Server) -> String {
+    let places = server.config.repositories();
+    places.iter().map(|place| place.location.to_string()).collect::<Vec<_>>().join(" and ")
+}
+
 /// The line that `--version` prints.
 pub(super) fn version(program: Program) -> String {
     format!("{program} {}\n", env!("CARGO_PKG_VERSION"))

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Arguments, CallError};
-use crate::config::{ClusterConfig, Config};
-use crate::repository::{Repository, RepositoryId, ServerRecord, ServerRepository};
+use crate::config::{ClusterConfig, Config, Place};
+use crate::repository::{Repository, RepositoryId, RepositoryName, ServerRecord, ServerRepository};
 use crate::spool::{RepositoryNote, Spool};
 use crate::storage::Location;
 use crate::wal::{CONTROL_FILE_READ_SIZE, ControlFile, SystemIdentifier};
@@ -108,31 +108,42 @@ impl Server {
 
     /// Opens the repository: its marker is read anew by every call, since a file system that is not mounted looks like
     /// an empty repository.
-    pub(in crate::command) fn open_repository(&self) -> Result<Open, CallError> {
-        let repository = Repository::open(self.config.repository.open()?)?;
+    pub(in crate::command) fn open_repository(&self, place: &Place) -> Result<Open, CallError> {
+        let repository = Repository::open(place.location.open()?)?;
         let cluster = repository.cluster(&self.config.name);
         let record = cluster.server_record(self.system_identifier)?;
-        Ok(Open { id: repository.id().clone(), server: cluster.server(self.system_identifier), record })
+        let (id, server) = (repository.id().clone(), cluster.server(self.system_identifier));
+        Ok(Open { name: place.name.clone(), id, server, record })
     }
 
     /// As [`Server::open_repository`], for a bucket from the note of an earlier call, if there is one, so that archiving a file
     /// takes one request. A bucket has no empty mount point under it: one that is gone refuses what is stored into it.
-    pub(in crate::command) fn open_noted_repository(&self) -> Result<Open, CallError> {
-        let Location::S3(_) = self.config.repository else { return self.open_repository() };
-        let storage = self.config.repository.open()?;
-        let spool = Spool::open_or_make(&self.config.spool, self.system_identifier).ok();
+    pub(in crate::command) fn open_noted(&self, which: &Place) -> Result<Open, CallError> {
+        let Location::S3(_) = which.location else { return self.open_repository(which) };
+        let storage = which.location.open()?;
+        let spool = self.make_spool();
         let (place, cluster) = (storage.describe(), &self.config.name);
-        if let Some(note) = spool.as_ref().and_then(|spool| spool.repository(&place, cluster)) {
+        if let Some(note) = spool.as_ref().and_then(|spool| spool.repository(&which.name, &place, cluster)) {
             let server = Repository::known(storage, note.id.clone()).cluster(cluster).server(self.system_identifier);
-            return Ok(Open { id: note.id, server, record: note.record });
+            return Ok(Open { name: which.name.clone(), id: note.id, server, record: note.record });
         }
-        let open = self.open_repository()?;
+        let open = self.open_repository(which)?;
         if let Some(spool) = spool {
             let (id, record) = (open.id.clone(), open.record.clone());
             // Without a note the next call asks again, which costs time only.
-            let _ = spool.note_repository(&RepositoryNote { place, cluster: cluster.clone(), id, record });
+            let _ = spool.note_repository(&which.name, &RepositoryNote { place, cluster: cluster.clone(), id, record });
         }
         Ok(open)
+    }
+
+    /// The cluster's folder in the spool, if it is there.
+    pub(in crate::command) fn spool(&self) -> Option<Spool> {
+        Spool::open(&self.config.spool, self.system_identifier).ok()
+    }
+
+    /// The cluster's folder in the spool, made where it is missing; `None` if it cannot be had.
+    pub(in crate::command) fn make_spool(&self) -> Option<Spool> {
+        Spool::open_or_make(&self.config.spool, self.system_identifier).ok()
     }
 }
 
@@ -147,8 +158,8 @@ pub(in crate::command) enum Identity {
 
 /// Whether the cluster came from this server by `pg_upgrade`. What cannot be found out is no.
 fn is_earlier(config: &ClusterConfig, found: SystemIdentifier) -> bool {
-    let look = || -> Option<bool> {
-        let cluster = Repository::open(config.repository.open().ok()?).ok()?.cluster(&config.name);
+    let look = |place: &Place| -> Option<bool> {
+        let cluster = Repository::open(place.location.open().ok()?).ok()?.cluster(&config.name);
         let mut identifier = config.system_identifier?;
         // A chain of upgrades is short; one that goes on and on is a circle.
         for _ in 0..64 {
@@ -159,12 +170,14 @@ fn is_earlier(config: &ClusterConfig, found: SystemIdentifier) -> bool {
         }
         None
     };
-    look().unwrap_or(false)
+    config.repositories().iter().any(|place| look(place).unwrap_or(false))
 }
 
 /// The cluster's place in its repository.
 #[derive(Clone, Debug)]
 pub(in crate::command) struct Open {
+    /// What the configuration calls it.
+    pub(in crate::command) name: RepositoryName,
     /// Which repository it is.
     pub(in crate::command) id: RepositoryId,
     /// Where the server's WAL lies.

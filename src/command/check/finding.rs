@@ -48,6 +48,14 @@ impl Finding {
         Finding::new(check, Verdict::Failed, message, hint)
     }
 
+    /// What came of a step.
+    pub(super) fn of<E: Explain>(check: &'static str, result: Result<impl AsRef<str>, E>) -> Finding {
+        match result {
+            Ok(message) => Finding::ok(check, message),
+            Err(error) => Finding::failed(check, &error.report()),
+        }
+    }
+
     pub(super) fn failed(check: &'static str, report: &Report) -> Finding {
         Finding::new(check, Verdict::Failed, &report.what, &report.hint)
     }
@@ -89,10 +97,7 @@ impl<'a> Findings<'a> {
         check: &'static str,
         result: Result<impl AsRef<str>, E>,
     ) -> io::Result<()> {
-        self.add(match result {
-            Ok(message) => Finding::ok(check, message),
-            Err(error) => Finding::failed(check, &error.report()),
-        })
+        self.add(Finding::of(check, result))
     }
 
     /// Nothing has failed so far.

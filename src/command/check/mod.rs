@@ -16,9 +16,9 @@ use std::time::Duration;
 use super::init::missing_lines;
 use super::server::{self, ServerError, ServerFacts};
 use super::{Context, Interrupt};
-use crate::config::{ClusterConfig, ConfigError};
+use crate::config::{ClusterConfig, ConfigError, Place};
 use crate::replication::{Session, SessionKind};
-use crate::report::{ExitStatus, Explain};
+use crate::report::{ExitStatus, Explain, Report};
 use crate::repository::{Repository, RepositoryError, ServerRepository};
 use crate::storage::{Location, Put, Storage, StorageError, StorageErrorKind};
 use finding::{Finding, Findings};
@@ -58,6 +58,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, CheckError> {
 
     let repository = open_repository(&cluster.repository);
     findings.add_result("repository", repository.as_ref().map(|found| found.storage().describe()))?;
+    let mirrors: Vec<_> = cluster.mirrors.iter().map(|place| (place, open_repository(&place.location))).collect();
+    for (place, mirror) in &mirrors {
+        let found = mirror.as_ref().map(|found| format!("{}: {}", place.name, found.storage().describe()));
+        findings.add(Finding::of("mirror", found.map_err(|error| named(place, error))))?;
+    }
     findings.add(spool(&cluster.spool))?;
 
     let server = Server::connect(&cluster, &context.interrupt);
@@ -70,6 +75,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, CheckError> {
         findings.add(settings(&server.facts))?;
     }
     if let (Ok(repository), Ok(mut server)) = (repository, server) {
+        for (place, mirror) in mirrors.iter().filter_map(|(place, mirror)| Some((place, mirror.as_ref().ok()?))) {
+            store_in_mirror(place, mirror, &cluster, &server.facts, &mut findings)?;
+        }
         let timeout = args.timeout.unwrap_or(cluster.wal_timeout);
         archive(&repository, &cluster, &mut server, timeout, context, &mut findings)?;
     }
@@ -98,8 +106,7 @@ fn archive(
     findings
         .add_result("storing", probe(&stored).map(|()| "written, synced, read back; a second writer is refused"))?;
     if let Some(weakness) = stored.storage().weakness() {
-        let hint = "Let one server archive at a time, and keep it that way when another is promoted.";
-        findings.add(Finding::warning("write once", weakness, hint))?;
+        findings.add(Finding::warning("write once", weakness, ONE_AT_A_TIME))?;
     }
     let Some(sql) = server.sql.as_mut() else {
         let why = "no ordinary connection to the server: archiver and road cannot be watched";
@@ -113,6 +120,36 @@ fn archive(
     }
     findings.add(road::road(sql, &server.facts, &stored, timeout, &context.interrupt))
 }
+
+/// What a mirror has to do.
+fn store_in_mirror(
+    place: &Place,
+    mirror: &Repository,
+    cluster: &ClusterConfig,
+    facts: &ServerFacts,
+    findings: &mut Findings<'_>,
+) -> io::Result<()> {
+    let home = mirror.cluster(&cluster.name);
+    let stored = home.server(facts.system_identifier);
+    let done = home.server_record(facts.system_identifier).and_then(|_| probe(&stored));
+    let done = done.map(|()| format!("{}: it knows this server; written, synced, read back", place.name));
+    findings.add(Finding::of("mirror", done.map_err(|error| named(place, &error))))?;
+    match stored.storage().weakness() {
+        Some(weakness) => {
+            findings.add(Finding::warning("mirror", &format!("{}: {weakness}", place.name), ONE_AT_A_TIME))
+        }
+        None => Ok(()),
+    }
+}
+
+/// An error of one of several repositories.
+fn named(place: &Place, error: &RepositoryError) -> Report {
+    let report = error.report();
+    Report { what: format!("{}: {}", place.name, report.what), ..report }
+}
+
+/// What helps where a store cannot keep two writers apart.
+const ONE_AT_A_TIME: &str = "Let one server archive at a time, and keep it that way when another is promoted.";
 
 /// Both sessions with the server.
 struct Server {

@@ -2,10 +2,12 @@
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::FetchError;
 use crate::codec::stored::StoredError;
 use crate::command::call::{Open, Server};
+use crate::config::Place;
 use crate::durable::{NewFile, Owner};
 use crate::repository::RepositoryError;
 use crate::repository::wal::Absence;
@@ -21,39 +23,57 @@ pub(super) enum Outcome {
 }
 
 /// What is wanted, and where.
-#[derive(Clone, Debug)]
-pub(super) struct Delivery<'a> {
-    server: &'a Server,
+#[derive(Debug)]
+pub(super) struct Delivery {
+    server: Arc<Server>,
     file: WalFileName,
     target: PathBuf,
     folder: PathBuf,
+    /// Several repositories may be asked at a time; the file is delivered once.
+    delivered: Mutex<bool>,
 }
 
-impl Delivery<'_> {
+impl Delivery {
     /// Takes the path apart.
-    pub(super) fn new<'a>(server: &'a Server, file: WalFileName, target: &Path) -> Result<Delivery<'a>, FetchError> {
+    pub(super) fn new(server: &Arc<Server>, file: WalFileName, target: &Path) -> Result<Delivery, FetchError> {
         if target.file_name().is_none() {
             return Err(FetchError::Target { path: target.to_owned() });
         }
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Ok(Delivery { server, file, target: target.to_owned(), folder: folder.to_owned() })
+        let (target, folder) = (target.to_owned(), folder.to_owned());
+        Ok(Delivery { server: Arc::clone(server), file, target, folder, delivered: Mutex::new(false) })
     }
 
-    /// Asks the repository, and delivers what it has.
+    /// The cluster that it is for.
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// The file that is wanted.
+    pub(super) fn file(&self) -> WalFileName {
+        self.file
+    }
+
+    /// Asks a repository, and delivers what it has.
     ///
     /// The bytes go into a file that has no name yet, beside the target, and get the name when all of them are checked:
     /// PostgreSQL would take a short or wrong file for the end of WAL. It syncs the file itself before it keeps it
     /// (`KeepFileRestoredFromArchive`), so that is not done twice.
-    pub(super) fn attempt(&self) -> Result<Outcome, FetchError> {
-        if self.attempt_from(&self.server.open_noted_repository()?)? == Outcome::Delivered {
+    pub(super) fn attempt_at(&self, place: &Place) -> Result<Outcome, FetchError> {
+        if self.attempt_unconfirmed(place)? == Outcome::Delivered {
             return Ok(Outcome::Delivered);
         }
         // Before anything is said to be missing, the repository itself is looked at: a bucket that somebody emptied has
         // no WAL either.
-        self.absent(&self.server.open_repository()?)
+        self.absent(&self.server.open_repository(place)?)
     }
 
-    /// As [`Delivery::attempt`], from a repository that is open; that a file is absent is not confirmed.
+    /// As [`Delivery::attempt_at`]; that a file is absent is not confirmed.
+    pub(super) fn attempt_unconfirmed(&self, place: &Place) -> Result<Outcome, FetchError> {
+        self.attempt_from(&self.server.open_noted(place)?)
+    }
+
+    /// As [`Delivery::attempt_at`], from a repository that is open; that a file is absent is not confirmed.
     pub(super) fn attempt_from(&self, open: &Open) -> Result<Outcome, FetchError> {
         let write_failed = |source| FetchError::Write { path: self.target.clone(), source };
         let owner = Owner::to_follow(&self.folder).map_err(write_failed)?;
@@ -75,7 +95,11 @@ impl Delivery<'_> {
         match fetched {
             Ok(Some(_)) => {
                 self.check_first_page(&mut new, open)?;
-                new.hand_over(self.target.file_name().unwrap_or_default()).map_err(write_failed)?;
+                let mut delivered = self.delivered.lock().unwrap_or_else(PoisonError::into_inner);
+                if !*delivered {
+                    new.hand_over(self.target.file_name().unwrap_or_default()).map_err(write_failed)?;
+                    *delivered = true;
+                }
                 Ok(Outcome::Delivered)
             }
             Ok(None) => Ok(Outcome::Absent),

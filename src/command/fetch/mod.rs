@@ -14,17 +14,20 @@
 //! ends quietly (`wait_result_is_signal` in `RestoreArchivedFile`); nothing half-made has a name that could stay behind.
 //!
 //! * [`delivery`]: one attempt.
+//! * [`fall_over`]: the next repository, where there are several.
 //! * [`ahead`]: the segments behind this one, fetched before they are asked for.
 
 mod ahead;
 mod delivery;
 mod error;
+mod fall_over;
 
-pub use error::FetchError;
+pub use error::{Answer, FetchError};
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::command::call::{self, Asked, CallError, Deadline, Expiry, Identity, Server};
@@ -92,11 +95,11 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Fetc
     )
     .map_err(|source| CallError::Local { action: "start a thread".to_owned(), source })?;
     let file: WalFileName = arguments.operands[0].to_string_lossy().parse()?;
-    let server = Server::find(&arguments, target, Identity::PresentOrEarlier)?;
+    let server = Arc::new(Server::find(&arguments, target, Identity::PresentOrEarlier)?);
     let spared = is_standby(&server) && server.config.on_unreachable == OnUnreachable::Wait;
-    let doing = format!("fetch WAL file \"{file}\" from {}", server.config.repository);
+    let doing = format!("fetch WAL file \"{file}\" from {}", call::places(&server));
     deadline.doing(doing);
-    let delivery = Delivery::new(&server, file, target)?;
+    let delivery = Arc::new(Delivery::new(&server, file, target)?);
     let ahead = Ahead::of(&server, file);
     let taken = ahead.as_ref().map_or(Ok(false), |ahead| ahead.take(target));
     if taken.map_err(|source| FetchError::Write { path: target.to_owned(), source })? {
@@ -124,7 +127,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Fetc
 
 /// The standby is answered soon, and told of no fault that may pass. That the repository did not answer is noted in the
 /// spool, so that the calls that follow (for another timeline, for the next segment) do not all wait for it again.
-fn for_standby(delivery: &Delivery<'_>, server: &Server, deadline: &Deadline) -> Result<Outcome, FetchError> {
+fn for_standby(delivery: &Arc<Delivery>, server: &Server, deadline: &Deadline) -> Result<Outcome, FetchError> {
     let spool = || Spool::open_or_make(&server.config.spool, server.system_identifier);
     let noted = Spool::open(&server.config.spool, server.system_identifier)
         .ok()
@@ -148,7 +151,7 @@ fn for_standby(delivery: &Delivery<'_>, server: &Server, deadline: &Deadline) ->
             return answered;
         }
     };
-    if matches!(error, FetchError::Unreachable { .. }) {
+    if error.is_passing() {
         let _ = spool().and_then(|spool| spool.note_unreachable());
     }
     report::fetch::on_standby(error.report()).print(Program::Fetch, Severity::Warning);
@@ -161,34 +164,28 @@ fn is_standby(server: &Server) -> bool {
 }
 
 /// Asks again where a better answer may come: a store that does not answer, bytes that do not fit, a passing gap.
-fn persist(delivery: &Delivery<'_>, deadline: &Deadline, patience: Duration) -> Result<Outcome, FetchError> {
+fn persist(delivery: &Arc<Delivery>, deadline: &Deadline, patience: Duration) -> Result<Outcome, FetchError> {
     let begun = Instant::now();
     let mut pause = Duration::from_millis(50);
     let mut damaged_before = false;
     for tries in 1.. {
-        let error = match delivery.attempt() {
+        let error = match fall_over::attempt(delivery) {
             Err(error) => error,
             answered => return answered,
         };
         let left = patience.saturating_sub(begun.elapsed()).min(deadline.left());
         let out_of_time = left < pause * 2;
-        match error {
-            FetchError::Call(CallError::Repository(source)) | FetchError::Repository(source) if is_passing(&source) => {
-                if out_of_time {
-                    return Err(FetchError::Unreachable { tries, waited: begun.elapsed(), source: Box::new(source) });
-                }
-            }
-            FetchError::Repository(RepositoryError::Damaged { .. }) if !damaged_before => damaged_before = true,
-            FetchError::Gap { .. } if begun.elapsed() < GAP_PATIENCE && !out_of_time => {}
-            other => return Err(other),
+        let again = match error.deciding() {
+            passing if passing.is_passing() => !out_of_time,
+            FetchError::Repository(RepositoryError::Damaged { .. }) => !std::mem::replace(&mut damaged_before, true),
+            FetchError::Gap { .. } => begun.elapsed() < GAP_PATIENCE && !out_of_time,
+            _ => false,
+        };
+        if !again {
+            return Err(error.after(tries, begun.elapsed()));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_secs(5));
     }
     Ok(Outcome::Absent)
-}
-
-/// The store may answer better a moment later.
-fn is_passing(error: &RepositoryError) -> bool {
-    matches!(error, RepositoryError::Storage(error) if !error.is_permanent())
 }

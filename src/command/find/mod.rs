@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::history::{History, HistoryError, NamePattern, RangeArgs, RelationPattern};
+use crate::command::looking::RepositoryArg;
 use crate::report::ExitStatus;
 use crate::wal::{Lsn, PgTime};
 pub use judge::Verdict;
@@ -29,6 +30,9 @@ pub use sought::{Candidate, Found, Renamed, Sought};
 pub struct Args {
     #[command(subcommand)]
     what: What,
+    /// Which repository.
+    #[command(flatten)]
+    pub repository: RepositoryArg,
 }
 
 const EXAMPLES: &str = "\

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use super::server::{self, Rights, ServerError, ServerFacts};
 use super::{Context, host};
-use crate::config::{ClusterConfig, Config, ConfigError, DEFAULT_PATH};
+use crate::config::{ClusterConfig, Config, ConfigError, DEFAULT_PATH, Place};
 use crate::durable::Owner;
 use crate::pgdata::quote::{self, UnquotablePath};
 use crate::replication::conninfo::Endpoint;
@@ -31,7 +31,7 @@ use crate::report::ExitStatus;
 use crate::repository::{Repository, RepositoryError, ServerRecord};
 use crate::storage::{Location, StorageError};
 use advice::Road;
-use outcome::Outcome;
+use outcome::{Mirror, Outcome};
 
 /// Make the repository, announce the server to it, and show what the server still needs
 ///
@@ -107,8 +107,10 @@ impl From<StorageError> for InitError {
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, InitError> {
     let config = with_options(args, &context.config)?;
     let cluster = config.select(context.cluster.as_ref(), None)?;
-    if let Some(path) = cluster.repository.directory() {
-        place::refuse_inside_server(path)?;
+    for place in cluster.repositories() {
+        if let Some(path) = place.location.directory() {
+            place::refuse_inside_server(path)?;
+        }
     }
     let info = server::conninfo(&cluster)?;
     let facts = match server::connect(&info, SessionKind::Physical, &context.interrupt) {
@@ -126,9 +128,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, InitError> {
     let rights = server::connect(&info, SessionKind::Sql, &context.interrupt)
         .and_then(|mut session| server::rights(&mut session));
 
-    let (repository, made) = repository(&cluster, &info, &facts)?;
-    let added = announce(&repository, &cluster, &facts, args.upgraded)?;
-    let outcome = outcome(&cluster, &config, &facts, &info, rights, &repository, (made, added))?;
+    let (repository, made) = repository(&cluster.repository, &info, &facts)?;
+    let added = announce(&repository, &cluster, record(&facts), args.upgraded)?;
+    let mirrors = mirrors(&cluster, &info, &facts, &repository, args.upgraded)?;
+    let outcome = outcome(&cluster, &config, &facts, &info, rights, &repository, (made, added), mirrors)?;
     let mut out = context.stdout();
     if context.json {
         out.json(&outcome)?
@@ -157,8 +160,7 @@ fn with_options(args: &Args, config: &Config) -> Result<Config, InitError> {
 
 /// Opens the repository, or makes it in a directory that is missing or empty, or in an empty folder of a bucket. Tells
 /// whether it was made.
-fn repository(cluster: &ClusterConfig, info: &ConnInfo, facts: &ServerFacts) -> Result<(Repository, bool), InitError> {
-    let place = &cluster.repository;
+fn repository(place: &Location, info: &ConnInfo, facts: &ServerFacts) -> Result<(Repository, bool), InitError> {
     let owner = servers_user(info, facts);
     match place {
         Location::Directory(path) => drop(place::make(path, owner)?),
@@ -195,19 +197,8 @@ fn road(info: &ConnInfo) -> Road {
     if socket { Road::Socket } else { Road::Tcp }
 }
 
-/// Writes the server's record, unless it is there. Tells whether it was written.
-fn announce(
-    repository: &Repository,
-    cluster: &ClusterConfig,
-    facts: &ServerFacts,
-    upgraded: bool,
-) -> Result<bool, InitError> {
-    let known: Vec<_> = repository
-        .clusters()?
-        .into_iter()
-        .map(|name| Ok((repository.cluster(&name).servers()?, name)))
-        .collect::<Result<Vec<_>, RepositoryError>>()?;
-    let record = ServerRecord {
+fn record(facts: &ServerFacts) -> ServerRecord {
+    ServerRecord {
         system_identifier: facts.system_identifier,
         major: facts.major,
         segment_size_bytes: facts.segment_size,
@@ -215,7 +206,53 @@ fn announce(
         created_at: host::now(),
         created_by: host::host_name(),
         upgraded_from: None,
+    }
+}
+
+/// Opens or makes the further repositories, and announces the server there with the record that the first one has.
+fn mirrors(
+    cluster: &ClusterConfig,
+    info: &ConnInfo,
+    facts: &ServerFacts,
+    first: &Repository,
+    upgraded: bool,
+) -> Result<Vec<Mirror>, InitError> {
+    let home = first.cluster(&cluster.name);
+    let record = home.server_record(facts.system_identifier)?;
+    let set_up = |place: &Place| {
+        let (repository, made) = repository(&place.location, info, facts)?;
+        // What the cluster was before pg_upgrade may not have been copied there.
+        let upgraded = upgraded && !repository.cluster(&cluster.name).servers()?.is_empty();
+        let server_added = announce(&repository, cluster, record.clone(), upgraded)?;
+        Ok(Mirror {
+            name: place.name.clone(),
+            repository: place.location.to_string(),
+            place: repository.storage().describe(),
+            weakness: repository.storage().weakness(),
+            made,
+            server_added,
+            of_root: is_of_root(&place.location),
+        })
     };
+    cluster.mirrors.iter().map(set_up).collect()
+}
+
+fn is_of_root(place: &Location) -> bool {
+    rustix::process::geteuid().is_root() && place.directory().is_some_and(place::belongs_to_root)
+}
+
+/// Writes the server's record, unless it is there. Tells whether it was written.
+fn announce(
+    repository: &Repository,
+    cluster: &ClusterConfig,
+    record: ServerRecord,
+    upgraded: bool,
+) -> Result<bool, InitError> {
+    let known: Vec<_> = repository
+        .clusters()?
+        .into_iter()
+        .map(|name| Ok((repository.cluster(&name).servers()?, name)))
+        .collect::<Result<Vec<_>, RepositoryError>>()?;
     match admit::admit(&known, &cluster.name, record, upgraded)? {
         Some(record) => {
             repository.cluster(&cluster.name).add_server(&record)?;
@@ -233,6 +270,7 @@ fn outcome(
     rights: Result<Rights, ServerError>,
     repository: &Repository,
     (repository_made, server_added): (bool, bool),
+    mirrors: Vec<Mirror>,
 ) -> Result<Outcome, InitError> {
     let (sql_refused, rights) = match rights {
         Ok(rights) => (None, Some(rights)),
@@ -251,8 +289,8 @@ fn outcome(
         repository_weakness: repository.storage().weakness(),
         repository_made,
         server_added,
-        repository_of_root: rustix::process::geteuid().is_root()
-            && cluster.repository.directory().is_some_and(place::belongs_to_root),
+        repository_of_root: is_of_root(&cluster.repository),
+        mirrors,
         postgresql_conf: missing_lines(&facts.settings, &archive_command),
         configuration,
         access: outcome::access(&info.user, road(info), rights.as_ref(), sql_refused),

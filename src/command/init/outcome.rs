@@ -9,7 +9,7 @@ use super::InitError;
 use super::advice::{self, Road, ServerLine, Takes};
 use crate::command::server::{Rights, ServerError};
 use crate::config::settings::SETTINGS;
-use crate::config::{ClusterConfig, Config, DEFAULT_PATH, Origin};
+use crate::config::{ClusterConfig, Config, DEFAULT_PATH, Origin, RepositoryName};
 use crate::durable::{self, Owner};
 use crate::replication::ReplicationError;
 use crate::wal::{ClusterName, SystemIdentifier};
@@ -32,6 +32,9 @@ pub(super) struct Outcome {
     pub(super) repository_made: bool,
     pub(super) server_added: bool,
     pub(super) repository_of_root: bool,
+    /// Further repositories.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) mirrors: Vec<Mirror>,
     /// Lines that `postgresql.conf` lacks.
     pub(super) postgresql_conf: Vec<ServerLine>,
     /// What `pitr.toml` lacks.
@@ -40,6 +43,22 @@ pub(super) struct Outcome {
     pub(super) access: Option<Access>,
     /// A command that makes the spool directory, if there is none.
     pub(super) spool: Option<String>,
+}
+
+/// One of the further repositories.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct Mirror {
+    pub(super) name: RepositoryName,
+    /// As it is configured.
+    pub(super) repository: String,
+    /// As it is told to people.
+    #[serde(skip)]
+    pub(super) place: String,
+    /// What the store cannot promise.
+    pub(super) weakness: Option<&'static str>,
+    pub(super) made: bool,
+    pub(super) server_added: bool,
+    pub(super) of_root: bool,
 }
 
 /// Lines for the configuration file.
@@ -84,7 +103,7 @@ pub(super) fn configuration(
     // What reaches the bucket now, in this environment, must reach it from the archiver's too.
     let of_bucket = cluster.entries().iter().filter(|entry| SETTINGS.iter().any(|known| known.name == entry.name));
     let of_bucket = of_bucket.filter(|entry| entry.name.starts_with("s3_") && entry.origin != Origin::Default);
-    let settings: Vec<_> = of_bucket.filter_map(|entry| Some((entry.name, entry.value.as_deref()?))).collect();
+    let settings: Vec<_> = of_bucket.filter_map(|entry| Some((entry.name.as_ref(), entry.value.as_deref()?))).collect();
     let lines = advice::pitr_toml(cluster.name.as_str(), &repository, &settings, &identifier.to_string(), conninfo);
     Ok(Some(Addition { file, table: None, lines }))
 }
@@ -154,18 +173,30 @@ impl Outcome {
             "server:      PostgreSQL {}, system identifier {}, WAL segments of {size} MiB, page checksums {checksums}",
             self.postgres_version, self.system_identifier
         )?;
-        let done = match (self.repository_made, self.server_added) {
+        let done = |made, added| match (made, added) {
             (true, _) => "made",
             (false, true) => "server added",
             (false, false) => "ready",
         };
-        writeln!(out, "repository:  {}, {done}", self.place)?;
+        writeln!(out, "repository:  {}, {}", self.place, done(self.repository_made, self.server_added))?;
         if let Some(weakness) = self.repository_weakness {
             writeln!(out, "             {weakness}")?;
         }
-        if self.repository_of_root {
+        for mirror in &self.mirrors {
+            writeln!(
+                out,
+                "mirror:      {}, {}, {}",
+                mirror.name,
+                mirror.place,
+                done(mirror.made, mirror.server_added)
+            )?;
+            if let Some(weakness) = mirror.weakness {
+                writeln!(out, "             {weakness}")?;
+            }
+        }
+        for repository in self.of_root() {
             writeln!(out, "\nThe repository belongs to root. The server's user must own it, or archiving will fail:")?;
-            writeln!(out, "\n    chown -R USER: {}", self.repository)?;
+            writeln!(out, "\n    chown -R USER: {repository}")?;
         }
         self.write_server_lines(out)?;
         if let Some(addition) = &self.configuration {
@@ -188,11 +219,18 @@ impl Outcome {
         out.flush()
     }
 
+    /// The repositories that belong to root.
+    fn of_root(&self) -> impl Iterator<Item = &String> {
+        let first = self.repository_of_root.then_some(&self.repository);
+        let mirrors = self.mirrors.iter().filter(|mirror| mirror.of_root).map(|mirror| &mirror.repository);
+        first.into_iter().chain(mirrors)
+    }
+
     /// Whether nothing that archiving needs is missing.
     fn is_complete(&self) -> bool {
         !self.postgresql_conf.iter().any(|line| !line.optional)
             && self.configuration.is_none()
-            && !self.repository_of_root
+            && self.of_root().next().is_none()
     }
 
     fn write_server_lines(&self, out: &mut impl Write) -> io::Result<()> {

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::history::{History, HistoryError, Hole, Place, RangeArgs, Reading, RelationPattern};
+use crate::command::looking::RepositoryArg;
 use crate::recovery::{Road, TargetKind};
 use crate::report::ExitStatus;
 use crate::wal::activity::Activity;
@@ -33,6 +34,9 @@ pub struct Args {
     /// Where to look.
     #[command(flatten)]
     pub range: RangeArgs,
+    /// Which repository.
+    #[command(flatten)]
+    pub repository: RepositoryArg,
     /// Only these kinds
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND,...", help_heading = "What to show")]
     pub kind: Vec<Kind>,

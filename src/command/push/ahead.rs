@@ -69,6 +69,8 @@ impl Ahead {
         archiver.spool()?;
         let size = archiver.record().segment_size_bytes;
         let left = u64::from(most).min(BYTES_AHEAD / size.bytes());
+        let workers = u64::from(WORKERS).min(archiver.targets().most_at_once(size.bytes()));
+        let left = if workers == 0 { 0 } else { left };
         let state = State { next: segment.number(size).ok()?.next(), left, until: None, in_flight: 0 };
         let shared = Arc::new(Shared {
             archiver: Arc::clone(archiver),
@@ -78,7 +80,7 @@ impl Ahead {
             idle: Condvar::new(),
         });
         let ahead = Ahead { shared, begun: Instant::now() };
-        for _ in 0..WORKERS {
+        for _ in 0..workers {
             // Looked for before a thread is started: at an ordinary pace nothing waits.
             let Some(first) = Claim::next(&ahead.shared) else { break };
             // Without a thread the call's own segment is archived all the same.
@@ -120,16 +122,16 @@ impl Shared {
     fn archive(&self, name: SegmentName) -> Result<(), PushError> {
         let source = Source::open(&self.folder.join(name.to_string()))?;
         let file = WalFileName::Segment(name);
-        let acknowledgement = Acknowledgement::new(&source.metadata, std::slice::from_ref(self.archiver.repository()));
-        let spool = self.archiver.spool();
-        if spool.is_some_and(|spool| spool.is_acknowledged(file, &acknowledgement)) {
+        let metadata = source.metadata.clone();
+        let (targets, spool) = (self.archiver.targets(), self.archiver.spool());
+        if spool.is_some_and(|spool| targets.are_vouched_for(spool, file, &metadata)) {
             return Ok(());
         }
         // A damaged one is archived, but not acknowledged: its own call has to warn.
-        let warn = self.archiver.archive(source)?.is_some();
-        if let Some(spool) = spool.filter(|_| !warn) {
+        let stored = self.archiver.archive(source)?;
+        if let Some(spool) = spool.filter(|_| stored.remark.is_none()) {
             // Without the note, its own call finds the segment in the repository.
-            let _ = spool.acknowledge(file, &acknowledgement);
+            let _ = spool.acknowledge(file, &Acknowledgement::new(&metadata, &stored.holders));
         }
         Ok(())
     }

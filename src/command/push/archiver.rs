@@ -6,23 +6,32 @@ use std::sync::Arc;
 use super::PushError;
 use super::borders::{self, Before, Borders};
 use super::source::Source;
+use super::targets::Targets;
 use crate::codec::{Compression, DamageNote, Origin};
-use crate::command::call::{Open, Server};
+use crate::command::call::Server;
 use crate::command::host;
 use crate::repository::wal::{NewWalFile, ReadSegment};
 use crate::repository::{RepositoryId, ServerRecord};
 use crate::spool::{BorderNote, Spool};
 use crate::wal::{Continuity, SegmentName, WalFileName};
 
-/// An open repository, and what is noted with each file that goes there.
+/// The repositories, and what is noted with each file that goes there.
 #[derive(Debug)]
 pub(super) struct Archiver {
-    open: Open,
+    targets: Targets,
     compression: Compression,
     origin: Origin,
     /// Without it, nothing is known from earlier calls, and nothing is left for later ones.
     spool: Option<Spool>,
     borders: Arc<Borders>,
+}
+
+/// A file that was archived.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) remark: Option<Remark>,
+    /// The repositories that hold it.
+    pub(super) holders: Vec<RepositoryId>,
 }
 
 /// What a person has to know of a file that was archived.
@@ -35,10 +44,12 @@ pub(super) enum Remark {
 }
 
 impl Archiver {
-    /// For a cluster whose repository was opened.
-    pub(super) fn new(server: &Server, open: Open) -> Result<Archiver, PushError> {
-        if let (Some(directory), Some(repository)) = (&server.data_directory, server.config.repository.directory()) {
-            check_outside(repository, &directory.path)?;
+    /// For a cluster whose repositories were opened.
+    pub(super) fn new(server: &Server, targets: Targets) -> Result<Archiver, PushError> {
+        if let Some(directory) = &server.data_directory {
+            for repository in Targets::directories(server) {
+                check_outside(&repository, &directory.path)?;
+            }
         }
         let directory = server.data_directory.as_ref().map(|found| found.path.display().to_string());
         let origin = Origin {
@@ -46,24 +57,19 @@ impl Archiver {
             source: directory.unwrap_or_else(|| "no data directory".to_owned()),
             program: format!("pitr-wal-push {}", env!("CARGO_PKG_VERSION")),
         };
-        let spool = Spool::open_or_make(&server.config.spool, server.system_identifier).ok();
+        let spool = server.make_spool();
         let borders = Arc::default();
-        Ok(Archiver { open, compression: server.config.compression, origin, spool, borders })
+        Ok(Archiver { targets, compression: server.config.compression, origin, spool, borders })
     }
 
     /// What the repository knows about the cluster.
     pub(super) fn record(&self) -> &ServerRecord {
-        &self.open.record
+        self.targets.record()
     }
 
-    /// Where files go, in words.
-    pub(super) fn describe(&self) -> String {
-        self.open.server.storage().describe()
-    }
-
-    /// The repository.
-    pub(super) fn repository(&self) -> &RepositoryId {
-        &self.open.id
+    /// Where files go.
+    pub(super) fn targets(&self) -> &Targets {
+        &self.targets
     }
 
     /// The notes of earlier calls.
@@ -76,8 +82,8 @@ impl Archiver {
         &self.borders
     }
 
-    /// Stores one file: it is durable when this returns.
-    pub(super) fn archive(&self, mut source: Source) -> Result<Option<Remark>, PushError> {
+    /// Stores one file: it is durable in the repositories that are returned.
+    pub(super) fn archive(&self, mut source: Source) -> Result<Stored, PushError> {
         if let WalFileName::Segment(name) = source.file_name {
             return self.archive_segment(name, source);
         }
@@ -88,31 +94,35 @@ impl Archiver {
         } else {
             source.check_text(&raw)?;
         }
-        self.open.server.archive(&new, self.compression)?;
-        Ok(None)
+        let stage = self.targets.stage();
+        let archived = stage.archive(&new, self.compression)?;
+        Ok(Stored { remark: None, holders: self.targets.deliver(&stage, archived)? })
     }
 
     /// One pass: proof of the records, checksum and compression see each piece while it is in the cache.
-    fn archive_segment(&self, name: SegmentName, mut source: Source) -> Result<Option<Remark>, PushError> {
+    fn archive_segment(&self, name: SegmentName, mut source: Source) -> Result<Stored, PushError> {
         let header = source.check_header(name, self.record())?;
-        let mut new = self.open.server.begin_segment(&header, self.compression)?;
+        let (lead, stage) = (self.targets.lead(), self.targets.stage());
+        let mut new = stage.begin_segment(&header, self.compression)?;
         source.pieces(|piece| Ok(new.write(piece)?))?;
         let previous = borders::previous(name, header.segment_size);
-        let before = previous.and_then(|name| self.borders.before(name, self.spool.as_ref(), &self.open.id));
+        let before = previous.and_then(|name| self.borders.before(name, self.spool.as_ref(), &lead.id));
         let mut read = new.finish(before.as_ref().map(Before::border), self.origin.clone());
         let proved = matches!(read.continuity(), Continuity::Proved { .. });
         let other_history = before.and_then(|before| self.look_back(&mut read, &before, &source));
         let border = read.border().cloned();
         self.borders.leave(name, border.clone());
         let stored = read.publish(host::now(), source.again()?)?;
+        let holders = self.targets.deliver(&stage, stored.archived)?;
         if let (Some(spool), Some(border)) = (&self.spool, border) {
-            let note = BorderNote { border, repository: self.open.id.clone(), raw_crc: stored.raw_crc };
+            let note = BorderNote { border, repository: lead.id.clone(), raw_crc: stored.raw_crc };
             self.borders.note(&note, spool);
             if let Some(previous) = previous.filter(|_| proved) {
                 self.borders.pass(previous, spool);
             }
         }
-        Ok(stored.damage.map(Remark::Damaged).or(other_history.map(Remark::OtherHistory)))
+        let remark = stored.damage.map(Remark::Damaged).or(other_history.map(Remark::OtherHistory));
+        Ok(Stored { remark, holders })
     }
 
     /// Sets a segment aside that certainly does not go on where the one before ends. Returns that one, if the two are of
@@ -123,7 +133,7 @@ impl Archiver {
             Continuity::Proved { .. } | Continuity::NotProved => None,
             Continuity::OtherHistory => Some(segment),
             Continuity::Broken { damage, same_history } => {
-                if !borders::is_certain(before, same_history, &self.open.server, &source.beside(segment)) {
+                if !borders::is_certain(before, same_history, &self.targets.lead().server, &source.beside(segment)) {
                     return Some(segment);
                 }
                 read.set_aside(damage, segment);

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::command::call::CallError;
+use crate::command::several::{self, Failure};
 use crate::repository::RepositoryError;
 use crate::wal::{HeaderError, HistoryError, NameError, PostgresMajor, SegmentSize, SystemIdentifier};
 
@@ -84,6 +86,18 @@ pub enum PushError {
         repository: PathBuf,
         /// The data directory, or one of its tablespaces.
         directory: PathBuf,
+    },
+    /// Not as many repositories as the policy demands did what was needed.
+    #[error("could not {action} in {needed} of the cluster's {of} repositories: {}", several::list(failures))]
+    TooFew {
+        /// What was needed, as a verb with its object.
+        action: String,
+        /// How many the policy demands.
+        needed: usize,
+        /// How many there are.
+        of: usize,
+        /// What became of those that did not.
+        failures: Vec<Arc<Failure>>,
     },
     /// The repository did not take the file.
     #[error(transparent)]

@@ -5,15 +5,19 @@
 //! the file and calls again (`shell_archive.c`, `pgarch.c`). How files are stored is `repository`'s business.
 //!
 //! * [`source`]: the file that is handed over, and the proof that it is what its name says.
-//! * [`archiver`]: the repository that it goes to.
+//! * [`archiver`]: how it gets there, with what is noted.
+//! * [`targets`]: the repositories that it goes to.
+//! * [`catch_up`]: what one of them lacks is brought from another.
 //! * [`borders`]: whether it goes on where the segment before it ends.
 //! * [`ahead`]: what waits behind it.
 
 mod ahead;
 mod archiver;
 mod borders;
+mod catch_up;
 mod error;
 mod source;
+mod targets;
 
 pub use error::PushError;
 
@@ -26,13 +30,14 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::command::call::{self, Asked, CallError, Deadline, Expiry, Identity, Open, Server};
+use crate::command::call::{self, Asked, CallError, Deadline, Expiry, Identity, Server};
 use crate::report::{self, ExitStatus, Program, Severity, run_program};
-use crate::spool::{Acknowledgement, Spool};
+use crate::spool::Spool;
 use crate::wal::WalFileName;
 use ahead::Ahead;
 use archiver::{Archiver, Remark};
 use source::Source;
+use targets::Targets;
 
 const HELP: &str = "\
 Archives one WAL file: PostgreSQL's archive_command.
@@ -67,35 +72,35 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Push
     let deadline = begin()?;
     let path = Path::new(&arguments.operands[0]);
     let file = Source::name(path)?;
-    let server = Server::find(&arguments, path, Identity::Present)?;
+    let server = Arc::new(Server::find(&arguments, path, Identity::Present)?);
     deadline.set(server.config.push_timeout, expiry());
 
-    deadline.doing(format!("open the repository {}", server.config.repository));
+    deadline.doing(format!("open the repository {}", call::places(&server)));
     let spool = Spool::open(&server.config.spool, server.system_identifier).ok();
     let noted = spool.filter(|spool| spool.has_note_for(file));
-    let open = server.open_noted_repository()?;
+    let targets = Targets::open(&server)?;
     if let Some(spool) = noted
-        && is_archived(&spool, path, file, &open)?
+        && is_archived(&spool, path, file, &targets)?
     {
         return Ok(ExitStatus::Success);
     }
-    archive(&server, open, path, &deadline)
+    archive(&server, targets, path, &deadline)
 }
 
-/// Whether an earlier call archived exactly this file into exactly this repository. The note is used up either way.
-fn is_archived(spool: &Spool, path: &Path, file: WalFileName, open: &Open) -> Result<bool, PushError> {
+/// Whether an earlier call archived exactly this file into exactly these repositories. The note is used up either way.
+fn is_archived(spool: &Spool, path: &Path, file: WalFileName, targets: &Targets) -> Result<bool, PushError> {
     let metadata = path.metadata().map_err(|source| PushError::Read { path: path.to_owned(), source })?;
-    let acknowledged = spool.is_acknowledged(file, &Acknowledgement::new(&metadata, std::slice::from_ref(&open.id)));
+    let acknowledged = targets.are_vouched_for(spool, file, &metadata);
     spool.forget(file);
     Ok(acknowledged)
 }
 
-fn archive(server: &Server, open: Open, path: &Path, deadline: &Deadline) -> Result<ExitStatus, PushError> {
-    let archiver = Arc::new(Archiver::new(server, open)?);
+fn archive(server: &Server, targets: Targets, path: &Path, deadline: &Deadline) -> Result<ExitStatus, PushError> {
+    let archiver = Arc::new(Archiver::new(server, targets)?);
     deadline.doing(format!("read WAL file \"{}\"", path.display()));
     let source = Source::open(path)?;
     let file = source.file_name;
-    deadline.doing(format!("store WAL file \"{file}\" in {}", archiver.describe()));
+    deadline.doing(format!("store WAL file \"{file}\" in {}", archiver.targets().describe()));
     let segment = match file {
         WalFileName::Segment(segment) => Some(segment),
         WalFileName::Partial(_) | WalFileName::History(_) | WalFileName::Backup { .. } => None,
@@ -104,9 +109,9 @@ fn archive(server: &Server, open: Open, path: &Path, deadline: &Deadline) -> Res
     let ahead = segment
         .filter(|_| server.config.look_ahead > 0)
         .and_then(|segment| Ahead::start(&archiver, segment, path, server.config.look_ahead));
-    let remark = archiver.archive(source)?;
+    let stored = archiver.archive(source)?;
     drop(reading);
-    match remark {
+    match stored.remark {
         Some(Remark::Damaged(damage)) => {
             report::push::damaged(file, &damage).print(Program::Push, Severity::Warning);
         }
@@ -117,6 +122,13 @@ fn archive(server: &Server, open: Open, path: &Path, deadline: &Deadline) -> Res
     }
     if let Some(ahead) = ahead {
         ahead.finish(deadline.left());
+    }
+    let targets = archiver.targets();
+    if let Some(spool) = archiver.spool() {
+        catch_up::catch_up(targets, spool, deadline.left());
+    }
+    for warning in targets.warnings() {
+        warning.print(Program::Push, Severity::Warning);
     }
     Ok(ExitStatus::Success)
 }

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::history::timeline;
+use crate::command::looking::RepositoryArg;
 use crate::config::ConfigError;
 use crate::report::ExitStatus;
 use crate::repository::reindex::{Problem, ProblemKind};
@@ -30,6 +31,9 @@ use show::Progress;
 /// backups and restores. Ends with status 0 if all stored WAL is good, and 1 if something in it is damaged.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Which repository.
+    #[command(flatten)]
+    pub repository: RepositoryArg,
     /// Only this timeline
     #[arg(long, value_name = "N", value_parser = timeline)]
     pub timeline: Option<TimelineId>,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::TargetArgs;
+use crate::command::looking::RepositoryArg;
 use crate::durable::Owner;
 use crate::pgdata::TargetAction;
 
@@ -22,6 +23,9 @@ pub struct Args {
     /// Where to stop.
     #[command(flatten)]
     pub stop: TargetArgs,
+    /// Which repository.
+    #[command(flatten)]
+    pub repository: RepositoryArg,
 
     /// Directory to restore into
     #[arg(long, value_name = "DIR", required_unless_present = "dry_run", help_heading = "Where to write")]
@@ -82,6 +86,7 @@ impl Args {
     pub fn plan(stop: TargetArgs, config_file: Option<PathBuf>) -> Args {
         Args {
             stop,
+            repository: RepositoryArg::default(),
             target: None,
             waldir: None,
             tablespace: Vec::new(),

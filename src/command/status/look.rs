@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::damaged::{self, DamagedSegment};
+use super::mirrors::MirrorStatus;
 use crate::recovery::{Hole, Window, holes, windows};
 use crate::report::Explain;
 use crate::repository::wal::WalObjectName;
@@ -20,6 +21,9 @@ pub struct ClusterStatus {
     pub ok: bool,
     /// Its system identifiers, oldest first: more than one after `pg_upgrade`.
     pub servers: Vec<ServerStatus>,
+    /// The other repositories of the cluster, and what they lack of this one's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<MirrorStatus>,
 }
 
 /// Everything about one system identifier.
@@ -88,7 +92,7 @@ pub(super) fn look(cluster: &Cluster, repository: String, now: PgTime) -> Result
     // What came before pg_upgrade may expire; the present server must be restorable.
     let restorable = servers.last().is_some_and(|server| !server.windows.is_empty());
     let ok = restorable && servers.iter().all(|server| server.problems.is_empty());
-    Ok(ClusterStatus { cluster: cluster.name().clone(), repository, ok, servers })
+    Ok(ClusterStatus { cluster: cluster.name().clone(), repository, ok, servers, mirrors: Vec::new() })
 }
 
 fn server(server: &ServerRepository, record: &ServerRecord, now: PgTime) -> ServerStatus {

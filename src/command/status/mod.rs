@@ -4,21 +4,27 @@
 
 mod damaged;
 mod look;
+mod mirrors;
 mod show;
 
-use super::looking::LookError;
+use super::looking::{LookError, RepositoryArg};
 use super::{Context, host, looking};
 use crate::report::ExitStatus;
 pub use damaged::{DamagedSegment, InPgWal};
 pub use look::{ClusterStatus, LastArchived, ServerStatus, TimelineStatus};
+pub use mirrors::MirrorStatus;
 
 /// Show what can be restored, how fresh the archive is, and what is wrong with it
 ///
 /// Looks at the repository only, so it works where the server is gone. Ends with status 0 if there is something to restore
-/// and nothing is wrong, and with 1 if a person should look: no backup, WAL missing in the middle, a damaged segment
+/// and nothing is wrong, and with 1 if a person should look: no backup, a further repository that is behind, WAL missing in the middle, a damaged segment
 /// (with its last good LSN, and whether pg_wal of its server may still have it whole).
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Which repository.
+    #[command(flatten)]
+    pub repository: RepositoryArg,
+}
 
 /// Shows the cluster's state.
 ///
@@ -26,7 +32,9 @@ pub struct Args {}
 /// See [`LookError`].
 pub fn run(_: &Args, context: &Context) -> Result<ExitStatus, LookError> {
     let (cluster, repository) = looking::open(context)?;
-    let status = look::look(&repository.cluster(&cluster.name), repository.storage().describe(), host::now())?;
+    let mut status = look::look(&repository.cluster(&cluster.name), repository.storage().describe(), host::now())?;
+    status.mirrors = mirrors::look(&cluster, &repository);
+    status.ok &= status.mirrors.iter().all(MirrorStatus::is_up_to_date);
     let mut out = context.stdout();
     if context.json {
         out.json(&status)?

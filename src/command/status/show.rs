@@ -16,7 +16,11 @@ pub(super) fn write(status: &ClusterStatus, out: &mut impl Write) -> io::Result<
     for server in &status.servers {
         write_server(server, out)?;
     }
-    let problems = status.servers.iter().flat_map(|server| &server.problems);
+    for mirror in &status.mirrors {
+        writeln!(out, "\n{mirror}")?;
+    }
+    let behind = status.mirrors.iter().filter(|mirror| !mirror.is_up_to_date()).map(ToString::to_string);
+    let problems = status.servers.iter().flat_map(|server| server.problems.iter().cloned()).chain(behind);
     for (number, problem) in problems.enumerate() {
         writeln!(out, "{}PROBLEM: {problem}", if number == 0 { "\n" } else { "" })?;
     }

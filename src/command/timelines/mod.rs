@@ -8,7 +8,7 @@ mod look;
 mod origins;
 mod show;
 
-use super::looking::LookError;
+use super::looking::{LookError, RepositoryArg};
 use super::{Context, looking};
 use crate::report::ExitStatus;
 pub use look::{ArchivedBy, ClusterTimelines, ForkPoint, Live, ServerTimelines, TimelineNode};
@@ -19,7 +19,11 @@ pub use look::{ArchivedBy, ClusterTimelines, ForkPoint, Live, ServerTimelines, T
 /// segments and who archived them, its recovery windows, and what is missing: history files, segments. Who archived is told by a
 /// sample of the segments and looked for by halves where it changes.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Which repository.
+    #[command(flatten)]
+    pub repository: RepositoryArg,
+}
 
 /// Draws the tree.
 ///

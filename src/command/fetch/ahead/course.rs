@@ -12,7 +12,8 @@ pub(super) struct Course {
     timeline: TimelineId,
     next: SegmentNo,
     size: SegmentSize,
-    listing: Option<GroupListing>,
+    /// One for each repository.
+    listings: Vec<Option<GroupListing>>,
     /// There is nothing more, or it cannot be told.
     ended: bool,
 }
@@ -21,14 +22,14 @@ impl Course {
     /// From this segment on.
     pub(super) fn from(segment: SegmentName, size: SegmentSize) -> Course {
         match segment.number(size) {
-            Ok(next) => Course { timeline: segment.timeline(), next, size, listing: None, ended: false },
+            Ok(next) => Course { timeline: segment.timeline(), next, size, listings: Vec::new(), ended: false },
             Err(_) => Course::nowhere(size),
         }
     }
 
     /// Nothing.
     pub(super) fn nowhere(size: SegmentSize) -> Course {
-        Course { timeline: TimelineId::FIRST, next: SegmentNo(0), size, listing: None, ended: true }
+        Course { timeline: TimelineId::FIRST, next: SegmentNo(0), size, listings: Vec::new(), ended: true }
     }
 
     /// Whether there is nothing more.
@@ -36,15 +37,15 @@ impl Course {
         self.ended
     }
 
-    /// The next segment that is stored; `None` at the end.
+    /// The next segment that is stored in any of the repositories; `None` at the end.
     ///
     /// # Errors
-    /// The store fails. The course ends with it.
-    pub(super) fn next(&mut self, server: &ServerRepository) -> Result<Option<SegmentName>, RepositoryError> {
+    /// A store fails, and no other has the segment. The course ends with it.
+    pub(super) fn next(&mut self, servers: &[ServerRepository]) -> Result<Option<SegmentName>, RepositoryError> {
         if self.ended {
             return Ok(None);
         }
-        let found = self.look(server);
+        let found = self.look(servers);
         match found {
             Ok(Some(_)) => self.next = self.next.next(),
             _ => self.ended = true,
@@ -52,18 +53,33 @@ impl Course {
         found
     }
 
-    fn look(&mut self, server: &ServerRepository) -> Result<Option<SegmentName>, RepositoryError> {
+    fn look(&mut self, servers: &[ServerRepository]) -> Result<Option<SegmentName>, RepositoryError> {
         let segment = SegmentName::new(self.timeline, self.next, self.size);
-        if self.is_stored(segment, server)? {
+        if self.is_stored(segment, servers)? {
             return Ok(Some(segment));
         }
+        for server in servers {
+            if let Some(segment) = self.look_beyond(server, servers)? {
+                return Ok(Some(segment));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where the timeline ends: goes on with the newest that this repository knows to leave here.
+    fn look_beyond(
+        &mut self,
+        server: &ServerRepository,
+        servers: &[ServerRepository],
+    ) -> Result<Option<SegmentName>, RepositoryError> {
+        let segment = SegmentName::new(self.timeline, self.next, self.size);
         let mut younger = server.timelines()?;
         younger.retain(|timeline| *timeline > self.timeline);
         for child in younger.into_iter().rev() {
             let Some(history) = server.history(child)? else { continue };
             let leaves_here = history.switch_from(self.timeline).map(|switch| SegmentNo::of(switch, self.size));
             let segment = segment.on(child);
-            if leaves_here == Some(self.next) && self.is_stored(segment, server)? {
+            if leaves_here == Some(self.next) && self.is_stored(segment, servers)? {
                 self.timeline = child;
                 return Ok(Some(segment));
             }
@@ -71,12 +87,22 @@ impl Course {
         Ok(None)
     }
 
-    fn is_stored(&mut self, segment: SegmentName, server: &ServerRepository) -> Result<bool, RepositoryError> {
-        let known = self.listing.take().filter(|listing| listing.group == segment.group());
-        let listing = match known {
-            Some(listing) => listing,
-            None => server.list_group(segment.group())?,
-        };
-        Ok(self.listing.insert(listing).contains(segment))
+    fn is_stored(&mut self, segment: SegmentName, servers: &[ServerRepository]) -> Result<bool, RepositoryError> {
+        self.listings.resize_with(servers.len(), || None);
+        let mut failed = None;
+        for (server, kept) in servers.iter().zip(&mut self.listings) {
+            let known = kept.take().filter(|listing| listing.group == segment.group());
+            let listing = match known.map_or_else(|| server.list_group(segment.group()), Ok) {
+                Ok(listing) => listing,
+                Err(error) => {
+                    failed = Some(error);
+                    continue;
+                }
+            };
+            if kept.insert(listing).contains(segment) {
+                return Ok(true);
+            }
+        }
+        failed.map_or(Ok(false), Err)
     }
 }

@@ -5,7 +5,7 @@
 //! for, and report. One process works for a recovery; a second one finds the room locked.
 
 use std::collections::BTreeSet;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::course::Course;
@@ -13,6 +13,10 @@ use super::detach::detach;
 use super::{Recovering, scope};
 use crate::command::call::{Open, Server};
 use crate::command::fetch::delivery::{Delivery, Outcome};
+use crate::command::fetch::fall_over;
+use crate::command::several::gather;
+use crate::config::Place;
+use crate::repository::ServerRepository;
 use crate::spool::{AheadRoom, Spool};
 use crate::wal::{SegmentName, SegmentSize, WalFileName};
 
@@ -29,6 +33,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// A replay that takes nothing for so long is paused, or waits for something else.
 const IDLE: Duration = Duration::from_secs(600);
 
+/// How long several repositories have to be opened.
+const OPENED_WITHIN: Duration = Duration::from_secs(3);
+
 /// A call that looks whether the room is locked may be in the way for a moment.
 const LOCK_TRIES: u32 = 20;
 
@@ -37,13 +44,13 @@ pub(in crate::command::fetch) fn run<E>(find: impl FnOnce() -> Result<Server, E>
     if detach().is_err() {
         return false;
     }
-    let Ok(server) = find() else { return false };
+    let Ok(server) = find().map(Arc::new) else { return false };
     // Relative paths were read; the data directory must not be held.
     let left = std::env::set_current_dir("/").is_ok();
     left && fill(&server).is_some()
 }
 
-fn fill(server: &Server) -> Option<()> {
+fn fill(server: &Arc<Server>) -> Option<()> {
     let directory = server.data_directory.as_ref()?;
     let recovering = Recovering::of(&directory.path)?;
     let size = directory.control.segment_size;
@@ -56,11 +63,19 @@ fn fill(server: &Server) -> Option<()> {
         }
         lock
     })?;
-    let open = server.open_noted_repository().ok()?;
+    let places = server.config.repositories();
+    let opened = match places.as_slice() {
+        [only] => vec![server.open_noted(only).ok()?],
+        several => open_several(server, several),
+    };
+    // Where none can be opened there is nothing to go by.
+    opened.first()?;
+    let listed = opened.iter().map(|open| open.server.clone()).collect();
     let most = u32::try_from(READY_BYTES / size.bytes()).unwrap_or(u32::MAX).max(2).min(server.config.look_ahead);
     let fetcher = Fetcher {
         server,
-        open,
+        only: opened.into_iter().next().filter(|_| places.len() == 1),
+        listed,
         room,
         size,
         most: most as usize,
@@ -77,9 +92,19 @@ fn fill(server: &Server) -> Option<()> {
     Some(())
 }
 
+/// Those of several that answer soon.
+fn open_several(server: &Arc<Server>, places: &[Place]) -> Vec<Open> {
+    let opener = Arc::clone(server);
+    let answers = gather(places.to_vec(), move |place| opener.open_noted(&place), |_| true, OPENED_WITHIN);
+    answers.into_iter().flatten().flatten().collect()
+}
+
 struct Fetcher<'a> {
-    server: &'a Server,
-    open: Open,
+    server: &'a Arc<Server>,
+    /// The repository, if there is but one.
+    only: Option<Open>,
+    /// Those that tell which segments there are.
+    listed: Vec<ServerRepository>,
     room: AheadRoom,
     size: SegmentSize,
     /// Segments that are kept ready.
@@ -138,8 +163,13 @@ impl Fetcher<'_> {
     fn fetch(&self, segment: SegmentName) -> bool {
         let target = self.room.path().join(segment.to_string());
         let begun = self.room.begin(segment);
-        let fetched = Delivery::new(self.server, WalFileName::Segment(segment), &target)
-            .and_then(|delivery| delivery.attempt_from(&self.open));
+        let fetched =
+            Delivery::new(self.server, WalFileName::Segment(segment), &target).map(Arc::new).and_then(|delivery| {
+                match &self.only {
+                    Some(open) => delivery.attempt_from(open),
+                    None => fall_over::attempt_unconfirmed(&delivery),
+                }
+            });
         self.room.end(segment);
         begun.is_ok() && fetched.is_ok_and(|outcome| outcome == Outcome::Delivered)
     }
@@ -153,7 +183,7 @@ impl Fetcher<'_> {
             }
             self.notice_taken(&mut state);
             if state.ready.len() + state.coming.len() < self.most
-                && let Ok(Some(segment)) = state.course.next(&self.open.server)
+                && let Ok(Some(segment)) = state.course.next(&self.listed)
             {
                 state.coming.insert(segment);
                 return Some((segment, state.courses));

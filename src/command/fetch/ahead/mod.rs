@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 pub(super) use fetcher::run;
 
-use crate::command::call::{Arguments, Server};
+use crate::command::call::{self, Arguments, Server};
 use crate::spool::Spool;
 use crate::wal::{SegmentName, SegmentSize, WalFileName};
 
@@ -106,15 +106,10 @@ impl Ahead<'_> {
     }
 }
 
-/// What is fetched ahead belongs to one data directory, one repository, and one boot of the host.
+/// What is fetched ahead belongs to one data directory, the repositories as they are configured, and one boot of the host.
 fn scope(server: &Server, data_directory: &Path) -> String {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let parts = [
-        boot.trim(),
-        &server.config.repository.to_string(),
-        server.config.name.as_str(),
-        &data_directory.to_string_lossy(),
-    ];
+    let parts = [boot.trim(), &call::places(server), server.config.name.as_str(), &data_directory.to_string_lossy()];
     blake3::hash(parts.join("\n").as_bytes()).to_hex()[..16].to_owned()
 }
 
