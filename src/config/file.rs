@@ -72,14 +72,13 @@ struct Reader<'a> {
 /// A further repository as it was written.
 type Mirror = (RepositoryName, Table);
 
+/// The tables of all clusters, and those of their mirrors.
+type Clusters = (BTreeMap<ClusterName, Table>, BTreeMap<ClusterName, Vec<Mirror>>);
+
 type Name<'a> = Spanned<std::borrow::Cow<'a, str>>;
 
 impl Reader<'_> {
-    fn clusters(
-        &self,
-        name: &Name<'_>,
-        value: &Spanned<DeValue<'_>>,
-    ) -> Result<(BTreeMap<ClusterName, Table>, BTreeMap<ClusterName, Vec<Mirror>>), ConfigError> {
+    fn clusters(&self, name: &Name<'_>, value: &Spanned<DeValue<'_>>) -> Result<Clusters, ConfigError> {
         let (mut clusters, mut mirrors) = (BTreeMap::new(), BTreeMap::new());
         for (name, value) in self.table(name, value)? {
             let cluster: ClusterName = name.get_ref().parse().map_err(|_| ConfigError::InvalidValue {

@@ -51,9 +51,11 @@ fn fall_over(
             Some(place) => {
                 asked.push(place.clone());
                 let (said, delivery) = (said.clone(), Arc::clone(delivery));
-                let work = move || said.send((place.name.clone(), ask(&delivery, &place)));
-                let started = std::thread::Builder::new().spawn(work);
-                started.map_err(|source| FetchError::no_thread(source))?;
+                let work = move || {
+                    // Nobody listens any more once another one has delivered.
+                    let _ = said.send((place.name.clone(), ask(&delivery, &place)));
+                };
+                std::thread::Builder::new().spawn(work).map_err(FetchError::no_thread)?;
             }
             None => more = false,
         }

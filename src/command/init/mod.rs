@@ -131,7 +131,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, InitError> {
     let (repository, made) = repository(&cluster.repository, &info, &facts)?;
     let added = announce(&repository, &cluster, record(&facts), args.upgraded)?;
     let mirrors = mirrors(&cluster, &info, &facts, &repository, args.upgraded)?;
-    let outcome = outcome(&cluster, &config, &facts, &info, rights, &repository, (made, added), mirrors)?;
+    let outcome = outcome(&cluster, &config, &facts, &info, rights, (&repository, made, added), mirrors)?;
     let mut out = context.stdout();
     if context.json {
         out.json(&outcome)?
@@ -268,8 +268,7 @@ fn outcome(
     facts: &ServerFacts,
     info: &ConnInfo,
     rights: Result<Rights, ServerError>,
-    repository: &Repository,
-    (repository_made, server_added): (bool, bool),
+    (repository, repository_made, server_added): (&Repository, bool, bool),
     mirrors: Vec<Mirror>,
 ) -> Result<Outcome, InitError> {
     let (sql_refused, rights) = match rights {
