@@ -67,7 +67,7 @@ def cpu_seconds():
 def let_orphans_end():
     """Waits until only the server is left below us, and for the processes that came to us as orphans."""
     for _ in range(3000):
-        others = [pid for pid, (name, _) in processes().items() if name != "postgres"]
+        others = [pid for pid, (name, _) in processes().items() if name not in ("postgres", "s3-server")]
         for pid in others:
             try:
                 os.waitpid(pid, os.WNOHANG)
@@ -82,14 +82,15 @@ def let_orphans_end():
 class MemoryWatch:
     """Looks for the largest process that is not PostgreSQL's, often enough for processes of a few milliseconds."""
 
-    def __init__(self, pause):
+    def __init__(self, pause, others=frozenset()):
         self.peak_kib, self.pause, self.over = 0, pause, threading.Event()
+        self.others = {"postgres", "sh", *others}
         self.thread = threading.Thread(target=self.run)
 
     def run(self):
         while not self.over.wait(self.pause):
             for pid, (name, _) in processes().items():
-                if name in ("postgres", "sh"):
+                if name in self.others:
                     continue
                 try:
                     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
@@ -216,6 +217,11 @@ class Server:
             self.process.wait(60)
             self.process = None
 
+    def stop_clean(self):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(60)
+        self.process = None
+
     def sql(self, text):
         return run([self.tools / "psql", "-XqAt", "-c", text]).strip()
 
@@ -263,10 +269,13 @@ class Pitr(Tool):
         identifier = self.server.sql("SELECT system_identifier FROM pg_control_system()")
         self.config = self.home / "pitr.toml"
         self.config.write_text(
-            f'[repository]\npath = "{self.repository}"\n\n[cluster.main]\nsystem_identifier = "{identifier}"\n'
+            f'[repository]\n{self.repository_settings()}\n[cluster.main]\nsystem_identifier = "{identifier}"\n'
             f'conninfo = "host={self.server.socket} user=postgres"\nspool = "{self.home}/spool"\njobs = 2\n'
         )
         run([self.program("pitr"), "--config", self.config, "init"])
+
+    def repository_settings(self):
+        return f'path = "{self.repository}"\n'
 
     def program(self, name):
         return self.server.place / "bin" / name
@@ -657,7 +666,7 @@ def measure(server, options):
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench")
-    parser.add_argument("what", nargs="?", default="all", choices=["archive", "backup", "restore", "read", "plan", "all"])
+    parser.add_argument("what", nargs="?", default="all", choices=["archive", "backup", "restore", "wal", "read", "plan", "all"])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--scale", type=int, default=200)
     parser.add_argument("--segments", type=int, default=200)
@@ -677,7 +686,14 @@ def main():
     server = Server(options.place, options.cache)
     try:
         server.make(options.scale, options.segments)
-        parts = [measure_reading(server, options)] if options.what == "read" else measure(server, options)
+        if options.what == "read":
+            parts = [measure_reading(server, options)]
+        elif options.what == "wal":
+            import bench_wal  # It uses this module.
+
+            parts = [bench_wal.measure_wal(server, options)]
+        else:
+            parts = measure(server, options)
     finally:
         if server.process:
             server.process.send_signal(signal.SIGQUIT)

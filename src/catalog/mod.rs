@@ -7,6 +7,6 @@ mod rollup;
 
 pub use backup::{BackupId, BackupIdError, BackupInfo, BackupWal, INFO_FORMAT, PackId, Tablespace, WalRange, WalTail};
 pub use rollup::{
-    Border, GROUP_SEGMENTS, ROLL_UP_LIMIT_BYTES, RollUp, RollUpEntry, RollUpError, RollUpName, RollUpNotes,
-    SegmentNotes,
+    GROUP_SEGMENTS, ROLL_UP_LIMIT_BYTES, RollUp, RollUpEntry, RollUpError, RollUpName, RollUpNotes, SegmentNotes,
+    Straddling,
 };

@@ -75,7 +75,7 @@ impl RollUpName {
 
 /// What is known of the record that begins in an earlier segment and ends in this one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Border {
+pub enum Straddling {
     /// There is none.
     None,
     /// It is proved, and counted in this segment's facts.
@@ -94,7 +94,7 @@ pub struct RollUpEntry {
     /// What its records say, with the record over the border before it if that is proved.
     pub facts: SegmentFacts,
     /// The record over the border before it.
-    pub border: Border,
+    pub border: Straddling,
     /// The object's description does not have the facts: they come from the body.
     pub scanned: bool,
     /// Bytes of the object.
@@ -274,10 +274,10 @@ fn unpack_frame_of(mut frame: &[u8], limit_bytes: usize) -> io::Result<Vec<u8>> 
 
 fn write_entry(entry: &RollUpEntry, out: &mut Writer) {
     let border = match entry.border {
-        Border::None => 0,
-        Border::Proved => 1,
-        Border::Open => 2,
-        Border::Damaged => 3,
+        Straddling::None => 0,
+        Straddling::Proved => 1,
+        Straddling::Open => 2,
+        Straddling::Damaged => 3,
     };
     // The segment's place in its group.
     #[allow(clippy::cast_possible_truncation)]
@@ -311,10 +311,10 @@ fn read_entry(chunk: &[u8], group: SegmentGroup) -> Result<RollUpEntry, &'static
     let segment = group.segment(from.u8()).ok_or("the segment is none")?;
     let ending = from.u8();
     let border = match from.u8() {
-        0 => Border::None,
-        1 => Border::Proved,
-        2 => Border::Open,
-        3 => Border::Damaged,
+        0 => Straddling::None,
+        1 => Straddling::Proved,
+        2 => Straddling::Open,
+        3 => Straddling::Damaged,
         _ => return Err("the border is none"),
     };
     let scanned = from.u8() != 0;
@@ -362,8 +362,12 @@ mod tests {
             archived_at: PgTime(800_000_000_000_001),
             origin: 1,
         };
-        let entries =
-            vec![entry(0, Border::Open), entry(3, Border::Proved), entry(9, Border::None), entry(255, Border::Damaged)];
+        let entries = vec![
+            entry(0, Straddling::Open),
+            entry(3, Straddling::Proved),
+            entry(9, Straddling::None),
+            entry(255, Straddling::Damaged),
+        ];
         let event = Event { lsn: Lsn(1), end_lsn: Lsn(2), xid: Xid(3), kind: EventKind::BackupEnd { start: Lsn(4) } };
         let notes = RollUpNotes {
             origins: vec![Origin::default(), Origin { host: "db1".to_owned(), ..Origin::default() }],

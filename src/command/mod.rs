@@ -13,6 +13,7 @@ pub mod check;
 pub mod config_show;
 mod context;
 pub mod copy;
+mod cost;
 pub mod fetch;
 pub mod find;
 pub mod history;
@@ -40,8 +41,10 @@ pub use replay::Position;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
+use cost::Cost;
 
 use crate::config::{ClusterName, Config, RepositoryName};
 use crate::report::{ExitStatus, Explain, Program, Report, run_program};
@@ -89,6 +92,9 @@ pub struct GlobalArgs {
     /// Print JSON for programs instead of text for people
     #[arg(long, global = true, help_heading = "For all commands")]
     pub json: bool,
+    /// Say at the end what it cost: requests to the store, bytes and time
+    #[arg(long, global = true, help_heading = "For all commands")]
+    pub stats: bool,
     /// Say more about what is being done (twice: everything)
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "For all commands")]
     pub verbose: u8,
@@ -174,8 +180,13 @@ pub fn main() -> ExitCode {
         };
         log_to_stderr(cli.global.verbose);
         let config = Config::load(cli.global.config.as_deref()).map_err(|error| error.report())?;
-        let GlobalArgs { cluster, json, .. } = cli.global;
-        cli.verb.run(&Context::new(config, cluster, cli.verb.repository(), json)?)
+        let GlobalArgs { cluster, json, stats, .. } = cli.global;
+        let begun = Instant::now();
+        let outcome = cli.verb.run(&Context::new(config, cluster, cli.verb.repository(), json)?);
+        if stats {
+            Cost::since(begun).print(json);
+        }
+        outcome
     })
 }
 

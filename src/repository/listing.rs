@@ -9,11 +9,6 @@ use super::keys::{self, WalObjectName};
 use super::{RepositoryError, ServerRepository};
 use crate::wal::{SegmentGroup, SegmentName, TimelineId};
 
-/// Threads that list or read groups: more than processors, since a store answers slower than names are read.
-const MOST_THREADS: usize = 8;
-/// Fewer groups than this are not worth a thread.
-const GROUPS_A_THREAD: usize = 8;
-
 /// One line of a listing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WalObject {
@@ -134,7 +129,7 @@ impl ServerRepository {
     /// # Errors
     /// The store fails.
     pub fn listing(&self, timeline: TimelineId) -> Result<Vec<GroupListing>, RepositoryError> {
-        in_parallel(&self.groups(timeline)?, |group| self.list_group(*group))
+        self.in_parallel(&self.groups(timeline)?, |group| self.list_group(*group))
     }
 
     /// All objects of a timeline in WAL order with their sizes, without its history file. What is not ours is passed over.
@@ -161,37 +156,38 @@ impl ServerRepository {
         found.sort_by_key(|object| (object.name.segment(), object.name));
         Ok(found)
     }
-}
 
-/// Does something for each item, in the items' order and in as many threads as are worth it.
-pub(super) fn in_parallel<T: Sync, R: Send>(
-    items: &[T],
-    work: impl Fn(&T) -> Result<R, RepositoryError> + Sync,
-) -> Result<Vec<R>, RepositoryError> {
-    let threads = (items.len() / GROUPS_A_THREAD).clamp(1, MOST_THREADS);
-    if threads == 1 {
-        return items.iter().map(work).collect();
-    }
-    let next = AtomicUsize::new(0);
-    let take = || {
-        let mut done = Vec::new();
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(at) else { return done };
-            let result = work(item);
-            let failed = result.is_err();
-            done.push((at, result));
-            if failed {
-                // The others stop too.
-                next.store(items.len(), Ordering::Relaxed);
-            }
+    /// Does something for each item, in the items' order and in as many threads as the store is quicker with.
+    pub(super) fn in_parallel<T: Sync, R: Send>(
+        &self,
+        items: &[T],
+        work: impl Fn(&T) -> Result<R, RepositoryError> + Sync,
+    ) -> Result<Vec<R>, RepositoryError> {
+        let threads = self.storage.threads_for(items.len());
+        if threads == 1 {
+            return items.iter().map(work).collect();
         }
-    };
-    let mut done = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(take)).collect();
-        let joined = threads.into_iter().map(|thread| thread.join());
-        joined.flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect::<Vec<_>>()
-    });
-    done.sort_unstable_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, result)| result).collect()
+        let next = AtomicUsize::new(0);
+        let take = || {
+            let mut done = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(item) = items.get(at) else { return done };
+                let result = work(item);
+                let failed = result.is_err();
+                done.push((at, result));
+                if failed {
+                    // The others stop too.
+                    next.store(items.len(), Ordering::Relaxed);
+                }
+            }
+        };
+        let mut done = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(take)).collect();
+            let joined = threads.into_iter().map(|thread| thread.join());
+            joined.flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect::<Vec<_>>()
+        });
+        done.sort_unstable_by_key(|(at, _)| *at);
+        done.into_iter().map(|(_, result)| result).collect()
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::wal::WalObjectName;
 use super::{GroupListing, RepositoryError, SegmentReader, SegmentReading, ServerRecord, ServerRepository};
-use crate::catalog::{Border, RollUp, RollUpEntry, RollUpName, RollUpNotes, SegmentNotes};
+use crate::catalog::{RollUp, RollUpEntry, RollUpName, RollUpNotes, SegmentNotes, Straddling};
 use crate::codec::{DamageNote, Origin};
 use crate::recovery::WalCopy;
 use crate::wal::{PgTime, SegmentGroup, SegmentName, TimelineId};
@@ -181,9 +181,9 @@ fn told(roll_up: &RollUp, notes: &RollUpNotes, listing: &GroupListing) -> GroupR
     report
 }
 
-fn problem(segment: SegmentName, border: Option<Border>, damage: &DamageNote) -> Problem {
+fn problem(segment: SegmentName, border: Option<Straddling>, damage: &DamageNote) -> Problem {
     let (kind, what) = match border {
-        Some(Border::Damaged) => (ProblemKind::Border, "the record that leads into it is none"),
+        Some(Straddling::Damaged) => (ProblemKind::Border, "the record that leads into it is none"),
         _ => (ProblemKind::Records, "its records stop making sense"),
     };
     Problem { segment, kind, why: format!("{what} at {}: {}", damage.lsn, damage.why) }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use super::listing::in_parallel;
 use super::wal::WalObjectName;
 use super::{GroupListing, RepositoryError, ServerRepository, keys};
 use crate::catalog::{ROLL_UP_LIMIT_BYTES, RollUp, RollUpName};
@@ -82,7 +81,8 @@ impl ServerRepository {
     /// The store fails.
     pub fn stored_bytes_of(&self, timeline: TimelineId, listings: &[GroupListing]) -> Result<u64, RepositoryError> {
         let roll_ups = self.roll_ups(timeline)?;
-        let sums = in_parallel(listings, |listing| self.group_bytes(listing, roll_ups.get(&listing.group).copied()));
+        let sums =
+            self.in_parallel(listings, |listing| self.group_bytes(listing, roll_ups.get(&listing.group).copied()));
         Ok(sums?.into_iter().sum())
     }
 

@@ -10,7 +10,7 @@ use super::proof::is_remarkable;
 use super::scanning::Scanning;
 use super::wal::{StoredWalFile, WalObjectName};
 use super::{RepositoryError, ServerRecord, ServerRepository};
-use crate::catalog::{Border, RollUpEntry, SegmentNotes};
+use crate::catalog::{RollUpEntry, SegmentNotes, Straddling};
 use crate::codec::{DamageNote, Details, Footer, Origin};
 use crate::recovery::WalCopy;
 use crate::wal::{
@@ -51,7 +51,7 @@ pub struct SegmentReading {
     /// Its facts, with the record over the border before it.
     pub facts: SegmentFacts,
     /// That record.
-    pub border: Border,
+    pub border: Straddling,
     /// The facts were not in the object's description: its body was read.
     pub scanned: bool,
     /// Bytes of the object; 0 for the tail of a backup.
@@ -75,13 +75,13 @@ struct Look {
 
 /// The record over a border, as far as it can be told.
 struct Crossing {
-    border: Border,
+    border: Straddling,
     event: Option<Event>,
     damage: Option<Damage>,
 }
 
 impl Crossing {
-    fn of(border: Border) -> Crossing {
+    fn of(border: Straddling) -> Crossing {
         Crossing { border, event: None, damage: None }
     }
 }
@@ -117,7 +117,7 @@ impl SegmentReader {
     /// # Errors
     /// The store fails.
     pub fn is_settled(&mut self, entry: &RollUpEntry) -> Result<bool, RepositoryError> {
-        Ok(entry.border != Border::Open || self.before(entry.segment)?.is_none())
+        Ok(entry.border != Straddling::Open || self.before(entry.segment)?.is_none())
     }
 
     /// Reads what a copy says. Its body is read only if its description lacks the facts.
@@ -154,7 +154,7 @@ impl SegmentReader {
         let mut events = Vec::new();
         let scan = self.scan(copy, &mut |event| events.push(event))?;
         let crossing = self.crossing(copy.segment(), scan.head, scan.facts.before_first_record)?;
-        if crossing.border != Border::Damaged {
+        if crossing.border != Straddling::Damaged {
             crossing.event.into_iter().chain(events).for_each(each);
         }
         Ok(())
@@ -243,7 +243,7 @@ impl SegmentReader {
     ) -> Result<Crossing, RepositoryError> {
         if head.as_ref().is_some_and(|head| !head.is_last()) {
             // It ends in a later segment.
-            return Ok(Crossing::of(Border::None));
+            return Ok(Crossing::of(Straddling::None));
         }
         let mut chain = vec![segment];
         let mut heads = vec![head];
@@ -258,7 +258,7 @@ impl SegmentReader {
             }
             at = before;
         }
-        Ok(Crossing::of(Border::Open))
+        Ok(Crossing::of(Straddling::Open))
     }
 
     fn joined(
@@ -271,21 +271,21 @@ impl SegmentReader {
         let heads: Vec<_> = heads.iter().map(Option::as_ref).collect();
         let before = first.tail.as_ref().map(|tail| tail.start).or(first.last_record);
         match join(first.tail.as_ref(), &heads, self.major) {
-            Joined::Overwritten => Ok(Crossing::of(Border::None)),
-            Joined::Incomplete => Ok(Crossing::of(Border::Open)),
-            Joined::Damaged(damage) => Ok(Crossing { border: Border::Damaged, event: None, damage: Some(damage) }),
+            Joined::Overwritten => Ok(Crossing::of(Straddling::None)),
+            Joined::Incomplete => Ok(Crossing::of(Straddling::Open)),
+            Joined::Damaged(damage) => Ok(Crossing { border: Straddling::Damaged, event: None, damage: Some(damage) }),
             joined @ (Joined::Nothing | Joined::Proved { .. }) => {
                 if let (Some(expected), Some(found)) = (before, previous)
                     && expected != found
                 {
                     let why = Flaw::PreviousRecord { expected, found };
                     let damage = Damage { lsn: expected, why };
-                    return Ok(Crossing { border: Border::Damaged, event: None, damage: Some(damage) });
+                    return Ok(Crossing { border: Straddling::Damaged, event: None, damage: Some(damage) });
                 }
                 match joined {
                     Joined::Proved { short: true, .. } => self.joined_in_full(chain),
-                    Joined::Proved { event, .. } => Ok(Crossing { border: Border::Proved, event, damage: None }),
-                    _ => Ok(Crossing::of(Border::None)),
+                    Joined::Proved { event, .. } => Ok(Crossing { border: Straddling::Proved, event, damage: None }),
+                    _ => Ok(Crossing::of(Straddling::None)),
                 }
             }
         }
@@ -307,7 +307,7 @@ impl SegmentReader {
             Joined::Proved { event, .. } => event,
             Joined::Nothing | Joined::Incomplete | Joined::Overwritten | Joined::Damaged(_) => None,
         };
-        Ok(Crossing { border: Border::Proved, event, damage: None })
+        Ok(Crossing { border: Straddling::Proved, event, damage: None })
     }
 
     /// The stored segment before another. Where a fork cuts it, the child's copy alone leads on to this one.

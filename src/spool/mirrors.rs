@@ -95,6 +95,25 @@ impl Spool {
         }
     }
 
+    /// How long ago it was confirmed that the repository has no such file, if that is noted.
+    #[must_use]
+    pub fn absent_since(&self, name: &RepositoryName, file: WalFileName) -> Option<Duration> {
+        self.folder.read(&absent(name, file), 0).ok().and_then(|(_, age)| age)
+    }
+
+    /// Notes that it is confirmed that the repository has no such file. Older notes of other files go.
+    ///
+    /// # Errors
+    /// The disk is full, or the folder takes no files.
+    pub fn note_absent(&self, name: &RepositoryName, file: WalFileName) -> io::Result<()> {
+        for old in self.folder.names().iter().filter(|old| old.starts_with(ABSENT)) {
+            if self.folder.read(old, 0).is_ok_and(|(_, age)| age.is_none_or(|age| age > ABSENT_KEPT_FOR)) {
+                self.folder.remove(old);
+            }
+        }
+        self.folder.write(&absent(name, file), b"")
+    }
+
     /// What the repository is noted to lack; nothing if there is no note.
     #[must_use]
     pub fn behind(&self, name: &RepositoryName) -> Behind {
@@ -132,6 +151,14 @@ impl Spool {
         }
         self.folder.write(&behind(name), &note::encode(TITLE, now)?)
     }
+}
+
+/// Begins the names of notes about absent files, and how long they are kept.
+const ABSENT: &str = "absent.";
+const ABSENT_KEPT_FOR: Duration = Duration::from_secs(600);
+
+fn absent(name: &RepositoryName, file: WalFileName) -> String {
+    format!("{ABSENT}{name}.{file}")
 }
 
 fn away(name: &RepositoryName) -> String {

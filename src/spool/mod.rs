@@ -12,6 +12,7 @@
 //! <spool>/<system identifier>/repository.<name>     the same of a mirror
 //! <spool>/<system identifier>/away.<name>           one of several repositories did not answer; the file's time says when
 //! <spool>/<system identifier>/behind.<name>         from which segments on a mirror lacks WAL that others hold
+//! <spool>/<system identifier>/absent.<name>.<file>  it was confirmed that the repository lacks the file, for the polls of a standby
 //! <spool>/<system identifier>/unreachable           the repository did not answer; the file's time says when
 //! <spool>/<system identifier>/ahead.<scope>/        segments fetched ahead for one recovery
 //! ```

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Key, Listed, NewObject, Put, RequestCounts, Storage, StorageError, StorageErrorKind, Suffix};
+use super::{Key, Listed, NewObject, Put, Storage, StorageError, StorageErrorKind, Suffix};
 
 /// How the chosen step fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,12 +92,12 @@ impl Storage for Faulty {
         self.inner.describe()
     }
 
-    fn weakness(&self) -> Option<&'static str> {
-        self.inner.weakness()
+    fn threads_for(&self, requests: usize) -> usize {
+        self.inner.threads_for(requests)
     }
 
-    fn request_counts(&self) -> Option<RequestCounts> {
-        self.inner.request_counts()
+    fn weakness(&self) -> Option<&'static str> {
+        self.inner.weakness()
     }
 
     fn create(&self, key: &Key) -> Result<Box<dyn NewObject>, StorageError> {

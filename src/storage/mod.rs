@@ -29,7 +29,9 @@ pub use faulty::{Fault, Faulty};
 pub use key::{Key, KeyError};
 pub use location::Location;
 pub use memory::Memory;
-pub use s3::{CustomerKey, Encryption, ObjectLock, RequestCounts, S3, S3Settings, StorageClass, Style, Tags};
+pub use s3::{
+    CustomerKey, Encryption, ObjectLock, RequestCounts, S3, S3Settings, StorageClass, Style, Tags, request_counts,
+};
 
 /// The folder of objects that only find out what a store can do. Whatever lies in it means nothing.
 pub const PROBES: &str = "probes";
@@ -151,13 +153,14 @@ pub trait Storage: Send + Sync + Debug {
     /// The store takes no deletions or does not answer.
     fn delete(&self, key: &Key) -> Result<(), StorageError>;
 
-    /// What this store cannot promise though others do, as part of a sentence; `None` if it keeps all promises.
-    fn weakness(&self) -> Option<&'static str> {
-        None
+    /// How many threads are worth it for so many small requests: more than processors, since a store answers slower than its
+    /// answers are read.
+    fn threads_for(&self, requests: usize) -> usize {
+        (requests / 8).clamp(1, 8)
     }
 
-    /// What this store has cost since it was opened; `None` where requests cost nothing.
-    fn request_counts(&self) -> Option<RequestCounts> {
+    /// What this store cannot promise though others do, as part of a sentence; `None` if it keeps all promises.
+    fn weakness(&self) -> Option<&'static str> {
         None
     }
 

@@ -284,7 +284,8 @@ fn told_everywhere() {
     wait_for("the archiver to wait", || {
         ["", "(disabled)"].contains(&site.server.ask("SHOW archive_command").as_str()).then_some(())
     });
-    write(&site.server, 3);
+    // The archiver may take one more before it has read its settings.
+    write(&site.server, 5);
     let segments = ready(&site.server);
     for segment in &segments[..2] {
         assert_eq!(site.push(segment).run().ok().stderr, "");

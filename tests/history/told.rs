@@ -154,3 +154,102 @@ fn follow() {
         super::harness::process::wait_until(&mut following, std::time::Instant::now() + Duration::from_secs(20));
     assert!(status.is_some_and(|status| status.success()), "{status:?}");
 }
+
+/// Promise: WAL that is damaged as it is stored, or missing, hides nothing but what happened in it: what lies before and behind is told and
+/// found, the hole is told at its place, and what is lost is counted as "at least".
+#[test]
+fn around_holes() {
+    let busy = Busy::new(&newest(), Options::default().segment_size_mib(1));
+    let Busy { site, writer } = busy;
+    writer.stop();
+    let step = |sql: &str| {
+        site.server.run(sql);
+        let segment = site.server.archive_all();
+        site.server.run("CREATE TABLE IF NOT EXISTS filler (n int)");
+        site.server.archive_all();
+        segment
+    };
+    step("DROP TABLE orders");
+    let damaged = step("DROP TABLE items");
+    step("DROP TABLE pending");
+    let missing = step("DROP TABLE moved");
+    step("SELECT pg_create_restore_point('behind the holes')");
+    let path = site.stored_path(&damaged);
+    let mut bytes = std::fs::read(&path).expect("readable");
+    let middle = bytes.len() / 3;
+    bytes[middle] ^= 0x10;
+    std::fs::write(&path, bytes).expect("written");
+    std::fs::remove_file(site.stored_path(&missing)).expect("removed");
+
+    let said = site.pitr(&["find", "drop", "public.orders"]).run().ok().stdout;
+    assert!(
+        said.contains("pitr restore --before-xid") && said.contains("loses") && said.contains(" at least"),
+        "{said}"
+    );
+    assert!(said.contains("is damaged as it is stored") && said.contains("note: WAL is missing between LSN"), "{said}");
+    let plan = site.pitr(&["plan", "--before-drop", "orders"]).run();
+    assert!(plan.status.success(), "{plan}");
+    for table in ["items", "moved"] {
+        let said = site.pitr(&["find", "drop", table]).run().fails_with(1).stdout;
+        assert!(said.contains("what happened there is not known") && said.contains("pg_switch_wal"), "{said}");
+    }
+    let text = site.pitr(&["log"]).run().ok().stdout;
+    let places: Vec<_> =
+        ["dropped table public.orders", "*** the WAL between", "*** WAL is missing", "behind the holes"]
+            .iter()
+            .map(|part| text.find(part).unwrap_or_else(|| panic!("{part}: {text}")))
+            .collect();
+    assert!(places.is_sorted(), "{places:?} {text}");
+}
+
+/// Promise: what was renamed before it was dropped is found by either name; a schema and a database are found by their own; where nothing
+/// is meant, that is said; --follow waits for a range that is still to come.
+#[test]
+fn by_any_name() {
+    let site = Site::with(&newest(), Options::default(), "");
+    site.server.run(
+        "CREATE TABLE carts (n int); CREATE SCHEMA shop; CREATE TABLE shop.a (n int); CREATE TABLE shop.b (n int)",
+    );
+    site.server.run("CREATE DATABASE crm");
+    site.backup();
+    site.server.run("ALTER TABLE carts RENAME TO trash");
+    site.server.run("DROP TABLE trash");
+    site.server.run("DROP SCHEMA shop CASCADE");
+    site.server.run("DROP DATABASE crm");
+    site.server.archive_all();
+    let one = super::only(&site, &["drop", "public.carts"]);
+    assert_eq!(one["what"], "dropped; before, it was public.carts", "{one}");
+    assert_eq!(super::only(&site, &["drop", "trash"])["lsn"], one["lsn"]);
+    let schema = super::only(&site, &["drop", "shop"]);
+    assert_eq!(
+        (&schema["what"], schema["relations"].as_array().map(Vec::len)),
+        (&"dropped with schema shop".into(), Some(2))
+    );
+    let database = super::only(&site, &["drop", "crm"]);
+    assert!(
+        database["what"] == "dropped with database crm" || database["relations"].as_array().is_some_and(Vec::is_empty),
+        "{database}"
+    );
+    site.pitr(&["plan", "--before-drop", "carts"]).run().ok();
+
+    let nothing = site.pitr(&["log", "--relation", "public.crats"]).run().ok();
+    assert!(nothing.stderr.contains("Nothing in this range is what was asked for"), "{nothing}");
+    let zone = site.pitr(&["log", "--kind", "drop"]).env("TZ", "CET-1CEST").run().ok();
+    assert!(zone.stderr.contains("time zone \"CET-1CEST\""), "{zone}");
+
+    let mut following = site
+        .pitr(&["log", "--follow", "--json", "--from", "1 sec ago", "--kind", "drop"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(following.try_wait().expect("a child").is_none(), "it waits");
+    site.server.run("CREATE TABLE late (n int)");
+    site.server.run("DROP TABLE late");
+    site.server.archive_all();
+    let mut line = String::new();
+    BufReader::new(following.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+    assert!(line.contains("late"), "{line}");
+    following.kill().expect("killed");
+    following.wait().expect("ended");
+}

@@ -37,16 +37,16 @@ pub struct History {
 }
 
 impl History {
-    /// Lives through it.
+    /// Lives through it; `settings` say where the repository is, if not in the usual directory.
     ///
     /// ```text
     /// timeline 1:  backup A -- rows -- rp1 -- kill -9 -- rows -- rp2 -- backup B -- rows -- end
     ///                                            \ a moment between, chosen at random
     /// timeline 2:                                 \-- rows -- backup C -- rows -- rp3 -- rows -- end
     /// ```
-    pub fn write(postgres: &Postgres, random: &mut Random) -> History {
+    pub fn write(postgres: &Postgres, random: &mut Random, settings: &str) -> History {
         let options = Options::default().segment_size_mib(1).set("autovacuum", "off");
-        let mut site = Site::with(postgres, options, "");
+        let mut site = Site::with(postgres, options, settings);
         let writer = Writer::start(&site.server, Duration::from_millis(1), PADDING_BYTES);
         writer.wait_for_more(ROWS / 2);
         site.backup();

@@ -6,9 +6,14 @@
 // The modules of a test are private to its crate whatever they say.
 #![allow(unreachable_pub)]
 
+mod bucket;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod history;
+#[path = "../s3_server/moto.rs"]
+mod moto_server;
+#[path = "../s3_server/mod.rs"]
+mod s3_server;
 mod targets;
 
 use harness::{Random, seed};
@@ -19,10 +24,15 @@ const EVERYDAY_TARGETS: usize = 8;
 const LONG_TARGETS: usize = 32;
 
 fn run(major: u32, targets: usize) {
+    run_in("", major, targets);
+}
+
+/// `settings` say where the repository is, if not in the usual directory.
+fn run_in(settings: &str, major: u32, targets: usize) {
     let seed = seed();
     println!("ledger on PostgreSQL {major}: PITR_TEST_SEED={seed}");
     let mut random = Random::new(seed ^ u64::from(major));
-    let history = History::write(&harness::major(major), &mut random);
+    let history = History::write(&harness::major(major), &mut random, settings);
     for (number, target) in targets::choose(&history, &mut random, targets).iter().enumerate() {
         println!("target {number}: {target:?}");
         history.check(number, target);

@@ -4,6 +4,8 @@ mod faults;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod moto;
+#[path = "../s3_server/moto.rs"]
+mod moto_server;
 mod road;
 #[path = "../s3_server/mod.rs"]
 mod s3_server;

@@ -2,74 +2,20 @@
 //! writes, object lock and encryption with keys.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use pitr::storage::{CustomerKey, Encryption, Put, S3, S3Settings, Storage, StorageErrorKind, conformance};
 
-use super::harness::server::free_port;
-use super::harness::{install, wait_for};
+use super::harness::install;
 use super::key;
+use super::moto_server::Moto;
 
-/// A running moto with one bucket, ended when it is dropped.
-struct Moto {
-    process: Child,
-    port: u16,
-    credentials: tempfile::NamedTempFile,
-}
-
-impl Moto {
-    fn start() -> Moto {
-        let moto = Moto::start_with(&[]);
-        moto.make_bucket("plain", "");
-        moto.make_bucket("locked", "x-amz-bucket-object-lock-enabled: true\r\n");
-        moto
-    }
-
-    fn start_with(options: &[&str]) -> Moto {
-        let port = free_port();
-        let process = Command::new(install::moto())
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
-            .args(options)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("moto starts");
-        let mut credentials = tempfile::NamedTempFile::new().expect("a temporary file");
-        credentials.write_all(b"[default]\naws_access_key_id = any\naws_secret_access_key = any\n").expect("written");
-        let moto = Moto { process, port, credentials };
-        wait_for("moto", || TcpStream::connect(("127.0.0.1", port)).ok());
-        moto
-    }
-
-    /// Makes a bucket: the store has no words for that. moto asks for no signature.
-    fn make_bucket(&self, name: &str, headers: &str) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("moto listens");
-        let authorization =
-            "AWS4-HMAC-SHA256 Credential=any/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
-        write!(
-            stream,
-            "PUT /{name} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {authorization}\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n"
-        )
-        .expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("answered");
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    }
-
-    fn settings(&self, bucket: &str) -> S3Settings {
-        let mut settings = S3Settings::new(bucket, key("folder"));
-        settings.endpoint = Some(format!("http://127.0.0.1:{}", self.port));
-        settings.credentials_file = Some(self.credentials.path().to_owned());
-        settings
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// The settings for a folder of one of its buckets.
+fn settings(moto: &Moto, bucket: &str) -> S3Settings {
+    let mut settings = S3Settings::new(bucket, key("folder"));
+    settings.endpoint = Some(moto.endpoint());
+    settings.credentials_file = Some(moto.credentials_file());
+    settings
 }
 
 /// Promise: the store keeps its promises on a second server, the race of eight writers included; large objects, absence and
@@ -77,7 +23,7 @@ impl Drop for Moto {
 #[test]
 fn conforms() {
     let moto = Moto::start();
-    let store = S3::new(moto.settings("plain"));
+    let store = S3::new(settings(&moto, "plain"));
     conformance::run(&store);
     assert!(store.probe_conditional_writes().expect("a probe"));
 
@@ -94,7 +40,7 @@ fn conforms() {
     store.put(&key("empty"), b"").expect("put");
     assert_eq!(store.get_suffix(&key("empty"), 9).expect("suffix").size, 0);
 
-    let nowhere = S3::new(moto.settings("no-such-bucket"));
+    let nowhere = S3::new(settings(&moto, "no-such-bucket"));
     assert!(nowhere.size(&key("a")).is_err_and(|error| error.kind == StorageErrorKind::NoBucket));
     assert!(nowhere.get(&key("a"), 1).is_err_and(|error| error.kind == StorageErrorKind::NoBucket));
 }
@@ -103,7 +49,7 @@ fn conforms() {
 #[test]
 fn locked_and_encrypted() {
     let moto = Moto::start();
-    let mut locked = moto.settings("locked");
+    let mut locked = settings(&moto, "locked");
     locked.object_lock = Some("governance:1d".parse().expect("a lock"));
     locked.tags = "app=pitr".parse().expect("tags");
     locked.storage_class = Some("STANDARD_IA".parse().expect("a class"));
@@ -115,8 +61,11 @@ fn locked_and_encrypted() {
     for encryption in
         [Encryption::S3, Encryption::Kms(None), Encryption::Customer(CustomerKey::read(&[5; 32]).expect("a key"))]
     {
-        let store =
-            S3::new(S3Settings { encryption: encryption.clone(), prefix: key("encrypted"), ..moto.settings("plain") });
+        let store = S3::new(S3Settings {
+            encryption: encryption.clone(),
+            prefix: key("encrypted"),
+            ..settings(&moto, "plain")
+        });
         let name = match encryption {
             Encryption::Customer(_) => key("customer"),
             Encryption::Kms(_) => key("kms"),
@@ -143,7 +92,7 @@ fn own_authority() {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let path = |name: &str| directory.path().join(name).display().to_string();
     let moto = Moto::start_with(&["-c", &path("certificate.pem"), "-k", &path("key.pem")]);
-    let mut settings = moto.settings("plain");
+    let mut settings = settings(&moto, "plain");
     settings.endpoint = Some(format!("https://127.0.0.1:{}", moto.port));
     settings.attempts = 1;
     let error = S3::new(settings.clone()).size(&key("a")).expect_err("not trusted");

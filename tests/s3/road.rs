@@ -44,8 +44,9 @@ fn there_and_back() {
     site.server.run("INSERT INTO words VALUES ('later')");
     site.server.archive_all();
     for words in [&["check"][..], &["status"], &["list"], &["log"], &["timelines"]] {
-        let finished = site.pitr(words).run_within(Duration::from_secs(60)).ok();
+        let finished = site.pitr(&[words, &["--stats"]].concat()).run_within(Duration::from_secs(60)).ok();
         assert!(!finished.stdout.is_empty(), "{words:?}");
+        assert!(finished.stderr.contains("pitr: cost:  ") && finished.stderr.contains(" GET"), "{finished}");
     }
     let mut here = site.restore("here", &["--to-name", "here"]);
     here.start();
@@ -127,4 +128,35 @@ fn one_request_a_segment() {
         site.server.archive_all();
     }
     assert_eq!(server.faults.take_kinds(), ["PUT", "PUT", "PUT"]);
+}
+
+/// Promise: a standby that polls for what is not there yet costs one request a poll; what comes is delivered by one as well.
+#[test]
+fn one_request_a_poll() {
+    let server = S3Server::start();
+    let site = site(&server, &super::harness::newest(), "look_ahead = 0\n");
+    site.server.archive_all();
+    let data = site.dir.make_dir("data");
+    for folder in ["data/global", "data/pg_wal"] {
+        site.dir.make_dir(folder);
+    }
+    let control = std::fs::read(site.server.data_dir().join("global/pg_control")).expect("there");
+    site.dir.write("data/global/pg_control", control);
+    site.dir.write("data/standby.signal", "");
+    let next = site.server.ask("SELECT pg_walfile_name(pg_current_wal_insert_lsn())");
+    let poll = |file: &str| site.fetch(file).current_dir(&data).run();
+    for file in [&next, "00000002.history"] {
+        poll(file).fails_with(1);
+    }
+    server.faults.take_seen();
+    for _ in 0..3 {
+        poll(&next).fails_with(1);
+        poll("00000002.history").fails_with(1);
+    }
+    assert_eq!(server.faults.take_kinds(), ["GET"; 6]);
+    site.server.run("SELECT pg_logical_emit_message(true, 'a', 'b')");
+    site.server.archive_all();
+    server.faults.take_seen();
+    poll(&next).ok();
+    assert_eq!(server.faults.take_kinds(), ["GET"]);
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::FetchError;
 use crate::codec::stored::StoredError;
@@ -12,6 +13,9 @@ use crate::durable::{NewFile, Owner};
 use crate::repository::RepositoryError;
 use crate::repository::wal::Absence;
 use crate::wal::{LONG_HEADER_SIZE, SegmentName, SegmentNo, WalFileName, check_segment_header};
+
+/// How long the confirmation that a file is absent serves the polls of a standby. Each asks for the file itself.
+const CONFIRMED_FOR: Duration = Duration::from_secs(60);
 
 /// What came of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,9 +67,21 @@ impl Delivery {
         if self.attempt_unconfirmed(place)? == Outcome::Delivered {
             return Ok(Outcome::Delivered);
         }
+        // A standby asks for what is not there again and again, and is never harmed by hearing that once too often.
+        let polls = super::is_standby(&self.server);
+        let spool = self.server.spool().filter(|_| polls);
+        let confirmed = spool.and_then(|spool| spool.absent_since(&place.name, self.file));
+        if confirmed.is_some_and(|age| age < CONFIRMED_FOR) {
+            return Ok(Outcome::Absent);
+        }
         // Before anything is said to be missing, the repository itself is looked at: a bucket that somebody emptied has
         // no WAL either.
-        self.absent(&self.server.open_repository(place)?)
+        let outcome = self.absent(&self.server.open_repository(place)?)?;
+        if polls && let Some(spool) = self.server.make_spool() {
+            // Without the note the next call confirms it as well.
+            let _ = spool.note_absent(&place.name, self.file);
+        }
+        Ok(outcome)
     }
 
     /// As [`Delivery::attempt_at`]; that a file is absent is not confirmed.

@@ -19,6 +19,8 @@ pub struct Verdict {
     pub last_commit: Option<Commit>,
     /// How many commits behind it are lost, the candidate's own among them.
     pub lost_commits: u64,
+    /// All WAL behind it is there, so that there are no more.
+    pub lost_complete: bool,
 }
 
 /// Plans a restore to a candidate: to its record, or to just before it.
@@ -31,9 +33,11 @@ pub(super) fn judge(history: &History, candidate: &Candidate, before: bool) -> R
             why_not: None,
             last_commit: plan.last_commit,
             lost_commits: plan.lost.commits,
+            lost_complete: plan.lost.complete,
         }),
         Err(PlanError::Unreachable(refusal)) => {
-            Ok(Verdict { reachable: false, why_not: Some(refusal.why.to_string()), last_commit: None, lost_commits: 0 })
+            let why_not = Some(refusal.why.to_string());
+            Ok(Verdict { reachable: false, why_not, last_commit: None, lost_commits: 0, lost_complete: false })
         }
         Err(PlanError::Evidence(error)) => Err(error.into()),
     }

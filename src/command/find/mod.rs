@@ -15,7 +15,7 @@ use super::Context;
 use super::history::{History, HistoryError, NamePattern, RangeArgs, RelationPattern};
 use crate::command::looking::RepositoryArg;
 use crate::report::ExitStatus;
-use crate::wal::Lsn;
+use crate::wal::{Lsn, PgTime};
 pub use judge::Verdict;
 pub(super) use search::{Extent, search};
 pub use sought::{Candidate, Found, Renamed, Sought};
@@ -112,6 +112,8 @@ struct Answer<'a> {
     /// Where the search began, and where it ended.
     searched_from: Lsn,
     searched_to: Lsn,
+    /// The last time of a commit in between.
+    last_time: Option<PgTime>,
     /// There is stored WAL before that, which was not searched.
     earlier_not_searched: bool,
     /// More were found than are listed.
@@ -155,6 +157,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, HistoryError> {
     let answer = Answer {
         searched_from: found.from,
         searched_to: found.to,
+        last_time: found.last_time,
         earlier_not_searched: found.earlier,
         more: found.more,
         candidates: judged.collect::<Result<_, HistoryError>>()?,
@@ -166,7 +169,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, HistoryError> {
     if context.json {
         out.json(&answer)?;
     } else {
-        show::write(&answer, &history.zone, &mut out)?;
+        show::write(&answer, &history.zone, within.to.is_none(), &mut out)?;
     }
     Ok(if found.candidates.is_empty() { ExitStatus::No } else { ExitStatus::Success })
 }

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::Context;
 use super::super::history::{History, HistoryError, Place, Reading, Within};
-use super::sought::{Candidate, Found, Sought};
+use super::sought::{Candidate, Found, Once, Sought};
 use crate::recovery::Road;
 use crate::wal::activity::Activity;
 use crate::wal::{Lsn, PgTime, SegmentNo};
@@ -42,6 +42,7 @@ pub(in crate::command) fn search(
         renamed: Vec::new(),
         from: Lsn::INVALID,
         to: Lsn::INVALID,
+        last_time: None,
         earlier: false,
         notes: Vec::new(),
     };
@@ -106,18 +107,23 @@ impl Search<'_, '_> {
         let mut candidates: Vec<Candidate> = std::mem::take(&mut found.candidates);
         let (limit, mut more) = (self.limit, found.more);
         let renamed = &mut found.renamed;
+        // Tables that had the name that is looked for: dropped under another one, they are missed as well.
+        let mut once = Once::default();
         let mut each = |activity: Activity, time: Option<PgTime>| {
             let lsn = activity.lsn();
             if until.is_some_and(|until| lsn >= until) || !within.holds(lsn, time) {
                 return;
             }
-            renamed.extend(sought.renamed(&activity));
-            if let Some(candidate) = sought.candidate(&activity, time, road.timeline_at(lsn)) {
+            if let Some(candidate) = sought.candidate(&activity, time, road.timeline_at(lsn), &once) {
                 candidates.push(candidate);
             }
             // Kept short now and then, so that millions of them take no room.
             if candidates.len() >= 2 * limit.max(1000) {
                 more += shorten(&mut candidates, sought, limit);
+            }
+            for new in sought.renamed(&activity) {
+                once.add(&new);
+                renamed.push(new);
             }
         };
         let (bar, to) = (&mut self.bar, &mut found.to);
@@ -128,11 +134,13 @@ impl Search<'_, '_> {
         })?;
         more += shorten(&mut candidates, sought, limit);
         (found.candidates, found.more, found.from) = (candidates, more, place.start);
-        for note in reading.notes() {
+        let holes = reading.holes().iter().map(|hole| hole.told(&self.history.zone));
+        for note in holes.chain(reading.notes()) {
             if !found.notes.contains(&note) {
                 found.notes.push(note);
             }
         }
+        found.last_time = found.last_time.max(reading.last_time());
         Ok(())
     }
 }

@@ -1,11 +1,16 @@
 //! What is looked for, and what is found: which entries of the history are candidates.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::super::history::RelationPattern;
 use crate::wal::activity::{Activity, RowCounts};
 use crate::wal::names::{CatalogChange, RelationKind, RelationName};
 use crate::wal::{EventKind, Lsn, PgTime, TimelineId, Xid};
+
+/// Begins the words for what was dropped as a whole, with the name of a schema or a database.
+const WHOLE: &str = "dropped with ";
 
 /// What is looked for.
 #[derive(Clone, Debug)]
@@ -86,6 +91,8 @@ pub struct Found {
     pub from: Lsn,
     /// Where it ended.
     pub to: Lsn,
+    /// The last time of a commit in what was searched.
+    pub last_time: Option<PgTime>,
     /// There is stored WAL before that.
     pub earlier: bool,
     /// Why it may be incomplete.
@@ -99,11 +106,12 @@ impl Sought {
         activity: &Activity,
         time: Option<PgTime>,
         timeline: TimelineId,
+        once: &Once,
     ) -> Option<Candidate> {
         let (what, relations, rows, certain) = match self {
             Sought::Drop(pattern) => {
-                let relations = dropped(activity, pattern);
-                ("dropped".to_owned(), relations, None, true)
+                let (relations, what) = dropped(activity, pattern, once);
+                (what, relations, None, true)
             }
             Sought::Truncate(pattern) => {
                 let emptied = activity.emptied.iter().filter(|emptied| pattern.matches(&emptied.relation));
@@ -114,14 +122,15 @@ impl Sought {
             }
             Sought::Delete { relation, at_least } => {
                 let (relations, rows) = changed(activity, relation, |rows| rows.deleted >= (*at_least).max(1));
-                (format!("{} rows deleted", indicatif::HumanCount(rows.deleted)), relations, Some(rows), true)
+                (format!("{} deleted", counted(rows.deleted)), relations, Some(rows), true)
             }
             Sought::Update { relation, at_least } => {
                 let (relations, rows) = changed(activity, relation, |rows| rows.updated >= (*at_least).max(1));
-                (format!("{} rows updated", indicatif::HumanCount(rows.updated)), relations, Some(rows), true)
+                (format!("{} updated", counted(rows.updated)), relations, Some(rows), true)
             }
         };
-        if relations.is_empty() {
+        // An empty database, or schema, is missed as well.
+        if relations.is_empty() && !what.starts_with(WHOLE) {
             return None;
         }
         let (xid, lsn) = (activity.event.xid, activity.begins.unwrap_or(activity.lsn()));
@@ -129,7 +138,8 @@ impl Sought {
         let (what, option) = match &activity.event.kind {
             // The files are gone before the transaction commits.
             EventKind::DatabaseDrop { .. } => {
-                (format!("{what} with its database"), format!("--to-lsn {lsn} --exclusive --timeline {timeline}"))
+                let what = if what == "dropped" { "dropped with its database".to_owned() } else { what };
+                (what, format!("--to-lsn {lsn} --exclusive --timeline {timeline}"))
             }
             _ => (what, format!("--before-xid {xid} --timeline {timeline}")),
         };
@@ -176,14 +186,63 @@ impl Sought {
     }
 }
 
-/// The relations that an entry drops. Temporary ones go with every session, and a TOAST table with its owner.
-fn dropped(activity: &Activity, pattern: &RelationPattern) -> Vec<RelationName> {
-    let dropped = activity.changes.iter().filter_map(|change| match change {
+/// Relations that had the name that is looked for before they were renamed: database and oid, and the name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Once(BTreeMap<(u32, u32), RelationName>);
+
+impl Once {
+    pub(super) fn add(&mut self, renamed: &Renamed) {
+        let before = &renamed.before;
+        self.0.entry((before.database_oid, before.oid)).or_insert_with(|| before.clone());
+    }
+
+    fn name(&self, relation: &RelationName) -> Option<&RelationName> {
+        self.0.get(&(relation.database_oid, relation.oid))
+    }
+}
+
+/// The relations that an entry drops, and what to call it. Temporary ones go with every session, and a TOAST table with its owner. The name of
+/// a schema or a database stands for all that goes with it.
+fn dropped(activity: &Activity, pattern: &RelationPattern, once: &Once) -> (Vec<RelationName>, String) {
+    let database = match &activity.event.kind {
+        // The files go here, before the transaction commits.
+        EventKind::DatabaseDrop { .. } => activity.database.as_deref().filter(|name| pattern.is_alone(name)),
+        _ => None,
+    };
+    let schema = activity.changes.iter().find_map(|change| match change {
+        CatalogChange::SchemaDropped(schema) if pattern.is_alone(&schema.name) => {
+            Some(format!("schema {}", schema.name))
+        }
+        _ => None,
+    });
+    let whole = database.map(|name| format!("database {name}")).or(schema);
+    let of_whole = |name: &RelationName| {
+        let of_schema = |change: &CatalogChange| {
+            matches!(change, CatalogChange::SchemaDropped(schema)
+                if pattern.is_alone(&schema.name) && name.schema == schema.name && name.database_oid == schema.database_oid)
+        };
+        database.is_some() || activity.changes.iter().any(of_schema)
+    };
+    let all = activity.changes.iter().filter_map(|change| match change {
         CatalogChange::RelationDropped(name) => Some(name),
         _ => None,
     });
-    let meant = |name: &&RelationName| !name.temporary && name.kind != RelationKind::Toast && pattern.matches(name);
-    dropped.filter(meant).cloned().collect()
+    let is_of_toast = |name: &RelationName| name.kind == RelationKind::Toast || name.schema == "pg_toast";
+    let mut before = None;
+    let meant = all.filter(|name| !name.temporary && !is_of_toast(name)).filter(|name| {
+        if let Some(earlier) = once.name(name).filter(|_| !pattern.matches(name)) {
+            before = Some(earlier);
+            return true;
+        }
+        pattern.matches(name) || of_whole(name)
+    });
+    let relations: Vec<RelationName> = meant.cloned().collect();
+    let what = match (whole, before) {
+        (Some(whole), _) => format!("{WHOLE}{whole}"),
+        (None, Some(before)) => format!("dropped; before, it was {before}"),
+        (None, None) => "dropped".to_owned(),
+    };
+    (relations, what)
 }
 
 /// The tables of which an entry changed enough rows, and how many in all.
@@ -196,10 +255,16 @@ fn changed(
     let mut all = RowCounts::default();
     for rows in activity.rows.iter().filter(|_| activity.is_commit()) {
         let Some(relation) = &rows.relation else { continue };
-        if relation.kind != RelationKind::Toast && pattern.matches(relation) && enough(&rows.counts) {
+        // What PostgreSQL changes in its own tables is not what anybody misses, unless it is asked for by name.
+        let meant = relation.kind != RelationKind::Toast && (!relation.is_of_catalog() || pattern.names_schema());
+        if meant && pattern.matches(relation) && enough(&rows.counts) {
             relations.push(RelationName::clone(relation));
             all.add(rows.counts);
         }
     }
     (relations, all)
+}
+
+fn counted(rows: u64) -> String {
+    if rows == 1 { "1 row".to_owned() } else { format!("{} rows", indicatif::HumanCount(rows)) }
 }

@@ -19,7 +19,7 @@ use crate::wal::{Lsn, SystemIdentifier, TimelineId};
 pub use error::HistoryError;
 pub use pattern::{NamePattern, RelationPattern};
 pub use range::{Bound, Place, Within};
-pub use reading::{Reading, Segment};
+pub use reading::{Hole, Reading, Segment};
 
 /// Which part of the history is meant: options of every command that reads it.
 #[derive(Clone, Debug, clap::Args)]
@@ -65,7 +65,7 @@ impl History {
         };
         let record = record.ok_or_else(|| HistoryError::Nothing { cluster: cluster.name.to_string() })?;
         let server = repository.server(record.system_identifier);
-        History::of(server, record, TimeZone::system())
+        History::of(server, record, crate::command::host::local_zone())
     }
 
     /// The history of a server.

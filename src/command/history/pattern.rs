@@ -75,6 +75,18 @@ pub struct RelationPattern {
 }
 
 impl RelationPattern {
+    /// It is a single name, and the pattern of this one; `*` stands for relations alone.
+    #[must_use]
+    pub fn is_alone(&self, name: &str) -> bool {
+        self.schema.is_none() && self.name.0 != [Part::Anything] && self.name.matches(name)
+    }
+
+    /// It says in which schema.
+    #[must_use]
+    pub fn names_schema(&self) -> bool {
+        self.schema.is_some()
+    }
+
     /// Whether a relation is meant. A TOAST table goes by the name of the table that it belongs to.
     #[must_use]
     pub fn matches(&self, relation: &RelationName) -> bool {

@@ -1,7 +1,10 @@
 //! Reading a road's segments in order, from the place where relations have names, and going on when more is archived.
 
+use jiff::tz::TimeZone;
+
 use super::{History, HistoryError, Place};
 use crate::command::Interrupt;
+use crate::recovery::moment::in_both;
 use crate::recovery::{Road, RoadSegment, WalCopy};
 use crate::repository::RepositoryError;
 use crate::repository::evidence::StoredEvidence;
@@ -22,6 +25,34 @@ pub struct Reading {
     time: Option<PgTime>,
     /// The incomplete copy that was read last, and how far it goes: it is not read again until there is more of it.
     incomplete: Option<(WalCopy, Lsn)>,
+    /// What could not be read on the way.
+    holes: Vec<Hole>,
+}
+
+/// WAL that cannot be read: what happened in it is not known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hole {
+    /// Where it begins and ends.
+    from: Lsn,
+    to: Lsn,
+    /// The last time of a commit before it.
+    after: Option<PgTime>,
+    /// Why it cannot be read; `None`: it is missing.
+    damage: Option<String>,
+}
+
+impl Hole {
+    /// In a sentence, with the time in UTC and in a zone.
+    #[must_use]
+    pub fn told(&self, zone: &TimeZone) -> String {
+        let Hole { from, to, after, damage } = self;
+        let when = after.map_or_else(String::new, |time| format!(", behind commits of {}", in_both(time, zone)));
+        let what = match damage {
+            None => format!("WAL is missing between LSN {from} and {to}"),
+            Some(why) => format!("the WAL between LSN {from} and {to} is damaged as it is stored ({why})"),
+        };
+        format!("{what}{when}: what happened there is not known")
+    }
 }
 
 /// A segment that was read.
@@ -31,6 +62,8 @@ pub struct Segment {
     pub at: RoadSegment,
     /// Where its records end.
     pub end: Lsn,
+    /// What could not be read before it, or of it.
+    pub holes: Vec<Hole>,
 }
 
 impl Reading {
@@ -58,13 +91,16 @@ impl Reading {
             start: place.start,
             time: None,
             incomplete: None,
+            holes: Vec::new(),
         })
     }
 
     /// Reads the next segment, not behind `last`, and hands out what happened, each with the last time known then. `None` at the end.
     ///
+    /// One that is damaged is a hole, as one that is missing: there are no names behind it until the WAL tells them again.
+    ///
     /// # Errors
-    /// The segment is damaged or cannot be read.
+    /// The store fails.
     pub fn step(
         &mut self,
         history: &History,
@@ -77,9 +113,9 @@ impl Reading {
         if last.is_some_and(|last| at.number > last) {
             return Ok(None);
         }
+        let known = self.holes.len();
         if at.after_gap || at.number > self.next {
-            self.reader.gap();
-            self.borders = Borders::new();
+            self.gap(self.next.start(self.size), at.number.start(self.size), None);
         }
         let (start, time) = (self.start, &mut self.time);
         let mut visitor = self.reader.visitor(at.valid_until, |activity: Activity| {
@@ -89,7 +125,16 @@ impl Reading {
             }
         });
         let mut borders = self.borders.clone();
-        let scan = history.server.visit(&at.copy, self.size, self.major, &mut borders, &mut visitor)?;
+        let end = match history.server.visit(&at.copy, self.size, self.major, &mut borders, &mut visitor) {
+            Ok(scan) => scan.facts.end,
+            Err(RepositoryError::Damaged { source, .. }) => {
+                self.gap(at.number.start(self.size), at.number.end(self.size), Some(source.to_string()));
+                self.next = at.number.next();
+                let holes = self.holes[known..].to_vec();
+                return Ok(Some(Segment { end: at.number.end(self.size), at, holes }));
+            }
+            Err(error) => return Err(error.into()),
+        };
         let complete = at.copy.is_served() && at.valid_until.is_none();
         if complete {
             self.borders = borders;
@@ -97,9 +142,27 @@ impl Reading {
             self.incomplete = None;
         } else {
             self.next = at.number;
-            self.incomplete = Some((at.copy.clone(), scan.facts.end));
+            self.incomplete = Some((at.copy.clone(), end));
         }
-        Ok(Some(Segment { end: scan.facts.end, at }))
+        Ok(Some(Segment { end, at, holes: self.holes[known..].to_vec() }))
+    }
+
+    fn gap(&mut self, from: Lsn, to: Lsn, damage: Option<String>) {
+        self.reader.gap();
+        self.borders = Borders::new();
+        self.holes.push(Hole { from, to, after: self.time, damage });
+    }
+
+    /// The last time of a commit, rollback or checkpoint so far.
+    #[must_use]
+    pub fn last_time(&self) -> Option<PgTime> {
+        self.time
+    }
+
+    /// What could not be read so far.
+    #[must_use]
+    pub fn holes(&self) -> &[Hole] {
+        &self.holes
     }
 
     /// The segment to read; behind an incomplete one that has nothing new, if more is stored there.

@@ -45,16 +45,43 @@ pub(super) fn follow(
             outcome => outcome?,
         }
         show.flush()?;
-        let until = Instant::now() + PAUSE.max(begun.elapsed() * PART);
-        while Instant::now() < until && !context.interrupt.requested() {
-            thread::sleep(BEAT);
-        }
+        rest(begun, context);
         if context.interrupt.requested() {
             break;
         }
     }
     show.end()?;
     Ok(ExitStatus::Success)
+}
+
+/// Waits until something is stored in the range; `None` if a signal comes first.
+pub(super) fn wait_for_place(
+    history: &mut History,
+    args: &Args,
+    filter: &Filter,
+    context: &Context,
+) -> Result<Option<Place>, HistoryError> {
+    loop {
+        rest(Instant::now(), context);
+        if context.interrupt.requested() {
+            return Ok(None);
+        }
+        history.refresh()?;
+        let road = history.road(args.range.timeline)?;
+        let size = history.record.segment_size_bytes;
+        let place = Place::of(&road, &filter.within, size, !args.numbers, &mut history.evidence())?;
+        if place.is_some() {
+            return Ok(place);
+        }
+    }
+}
+
+/// Waits until it is time to look again, or a signal comes.
+fn rest(begun: Instant, context: &Context) {
+    let until = Instant::now() + PAUSE.max(begun.elapsed() * PART);
+    while Instant::now() < until && !context.interrupt.requested() {
+        thread::sleep(BEAT);
+    }
 }
 
 /// The newest timeline that branched off the one that is read, or that one. `passed` are those of which was told already that they

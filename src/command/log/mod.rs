@@ -7,12 +7,13 @@ mod follow;
 mod summary;
 mod words;
 
+use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 
 use serde::Serialize;
 
 use super::Context;
-use super::history::{History, HistoryError, Place, RangeArgs, Reading, RelationPattern};
+use super::history::{History, HistoryError, Hole, Place, RangeArgs, Reading, RelationPattern};
 use crate::command::looking::RepositoryArg;
 use crate::recovery::{Road, TargetKind};
 use crate::report::ExitStatus;
@@ -97,11 +98,19 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, HistoryError> {
     let size = history.record.segment_size_bytes;
     let place = Place::of(&road, &filter.within, size, !args.numbers, &mut history.evidence())?;
     let mut show = Show::new(args, context, &history);
-    let Some(place) = place else {
-        eprintln!("Nothing that is stored lies in this range. \"pitr timelines\" shows what is stored.");
-        show.end()?;
-        return Ok(ExitStatus::Success);
+    let place = match place {
+        None if args.follow => match follow::wait_for_place(&mut history, args, &filter, context)? {
+            Some(place) => place,
+            None => return Ok(ExitStatus::Success),
+        },
+        None => {
+            eprintln!("Nothing that is stored lies in this range. \"pitr timelines\" shows what is stored.");
+            show.end()?;
+            return Ok(ExitStatus::Success);
+        }
+        Some(place) => place,
     };
+    let road = history.road(args.range.timeline)?;
     let mut reading = Reading::begin(&history, &place, !args.numbers)?;
     read_on(&mut reading, &history, &road, &place, &filter, context, &mut show)?;
     if args.follow {
@@ -110,6 +119,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, HistoryError> {
     }
     for note in reading.notes() {
         eprintln!("note: {note}");
+    }
+    if show.shown == 0 {
+        eprintln!("Nothing in this range is what was asked for.");
     }
     show.end()?;
     Ok(ExitStatus::Success)
@@ -134,22 +146,18 @@ fn read_on(
     context: &Context,
     show: &mut Show<'_>,
 ) -> Result<(), HistoryError> {
-    let failed = std::cell::Cell::new(None);
+    let failed = Cell::new(None);
+    let show = RefCell::new(show);
     let mut each = |activity: Activity, time: Option<PgTime>| {
         if filter.wants(&activity, time)
-            && let Err(error) = show.entry(&activity, time, road.timeline_at(activity.lsn()))
+            && let Err(error) = show.borrow_mut().entry(&activity, time, road.timeline_at(activity.lsn()))
         {
             failed.set(Some(error));
         }
     };
-    reading.run(history, road, place.last, &context.interrupt, &mut each, &mut |segment| {
-        if segment.at.after_gap {
-            eprintln!("WAL is missing before {}", segment.at.copy.segment());
-        }
-        match failed.take() {
-            Some(error) => Err(error.into()),
-            None => Ok(()),
-        }
+    reading.run(history, road, place.last, &context.interrupt, &mut each, &mut |segment| match failed.take() {
+        Some(error) => Err(error.into()),
+        None => Ok(segment.holes.iter().try_for_each(|hole| show.borrow_mut().hole(hole))?),
     })
 }
 
@@ -160,16 +168,19 @@ struct Show<'a> {
     history_zone: jiff::tz::TimeZone,
     summary: Option<summary::Summary>,
     args: &'a Args,
+    /// Entries so far.
+    shown: u64,
 }
 
 impl<'a> Show<'a> {
     fn new(args: &'a Args, context: &Context, history: &History) -> Show<'a> {
         let zone = history.zone.clone();
         let summary = args.summary.then(|| summary::Summary::new(args.per, zone.clone()));
-        Show { out: context.stdout(), json: context.json, history_zone: zone, summary, args }
+        Show { out: context.stdout(), json: context.json, history_zone: zone, summary, args, shown: 0 }
     }
 
     fn entry(&mut self, activity: &Activity, time: Option<PgTime>, timeline: TimelineId) -> io::Result<()> {
+        self.shown += 1;
         if let Some(summary) = &mut self.summary {
             summary.add(activity, time, self.args.relation.as_ref());
             return Ok(());
@@ -180,6 +191,16 @@ impl<'a> Show<'a> {
             return self.out.write_all(b"\n");
         }
         words::write(activity, time, &self.history_zone, &mut self.out)
+    }
+
+    /// What could not be read, at its place: among the entries for people, on standard error for programs.
+    fn hole(&mut self, hole: &Hole) -> io::Result<()> {
+        let told = hole.told(&self.history_zone);
+        if self.json || self.summary.is_some() {
+            eprintln!("note: {told}");
+            return Ok(());
+        }
+        writeln!(self.out, "*** {told} ***")
     }
 
     /// Everything up to now is shown.

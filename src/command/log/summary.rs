@@ -11,6 +11,7 @@ use super::super::history::RelationPattern;
 use super::filter::{Kind, is_of_user, kinds};
 use crate::recovery::moment::{in_zone, zone_name};
 use crate::wal::activity::{Activity, RowCounts};
+use crate::wal::names::CatalogChange as Change;
 use crate::wal::{EventKind, PgTime};
 
 /// Letters of the longest bar.
@@ -94,7 +95,14 @@ impl Summary {
             _ => {}
         }
         let kinds = kinds(activity);
-        line.drops += u64::from(kinds.contains(&Kind::Drop));
+        // The end of DROP DATABASE is told by its commit as well.
+        let told_before = activity.is_commit()
+            && activity.unnamed.is_empty()
+            && activity
+                .changes
+                .iter()
+                .all(|change| !matches!(change, Change::RelationDropped(_) | Change::SchemaDropped(_)));
+        line.drops += u64::from(kinds.contains(&Kind::Drop) && !told_before);
         line.truncates += u64::from(kinds.contains(&Kind::Truncate));
     }
 

@@ -25,8 +25,9 @@ use crate::wal::WalFileName;
 /// How long the others are waited for once enough repositories have answered.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Most bytes of segments that are held in memory at a time, as compressed for several repositories.
-const BYTES_IN_MEMORY: u64 = 64 << 20;
+/// Most bytes of segments that are held in memory at a time, as compressed for several repositories or for a bucket. WAL may be
+/// incompressible.
+const BYTES_IN_MEMORY: u64 = 48 << 20;
 
 /// Where files go.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub(super) struct Targets {
     /// The first one that answers: what is known about the server is asked of it.
     lead: Arc<Open>,
     several: Option<Several>,
+    /// What is sent is whole in memory before.
+    in_memory: bool,
 }
 
 /// More than one.
@@ -65,7 +68,8 @@ impl Targets {
         let mut places = server.config.repositories();
         if places.len() == 1 {
             let only = places.remove(0);
-            return Ok(Targets { lead: Arc::new(server.open_noted(&only)?), several: None });
+            let in_memory = only.location.directory().is_none();
+            return Ok(Targets { lead: Arc::new(server.open_noted(&only)?), several: None, in_memory });
         }
         let needed = server.config.push_policy.needed(places.len());
         let spool = server.make_spool();
@@ -101,7 +105,7 @@ impl Targets {
         for failure in &several.unopened {
             several.note_away(failure);
         }
-        Ok(Targets { lead, several: Some(several) })
+        Ok(Targets { lead, several: Some(several), in_memory: true })
     }
 
     /// What is known about the server.
@@ -131,10 +135,7 @@ impl Targets {
 
     /// How many segments of so many bytes may be archived ahead at the same time.
     pub(super) fn most_at_once(&self, segment_bytes: u64) -> u64 {
-        match self.several {
-            None => u64::MAX,
-            Some(_) => (BYTES_IN_MEMORY / segment_bytes).saturating_sub(1),
-        }
+        if self.in_memory { (BYTES_IN_MEMORY / segment_bytes).saturating_sub(1) } else { u64::MAX }
     }
 
     /// Where a file is archived at first: in the only repository, or in memory.

@@ -1,7 +1,5 @@
 //! `--before-drop`: the moment just before a table was dropped, found in the stored WAL.
 
-use jiff::tz::TimeZone;
-
 use super::RestoreError;
 use crate::command::Context;
 use crate::command::find::{Candidate, Extent, Sought, search};
@@ -24,7 +22,7 @@ pub(super) fn target(
 ) -> Result<(RecoveryTarget, TimelineId), RestoreError> {
     let not_dropped = |renamed, notes| RestoreError::NotDropped { table: table.to_string(), renamed, notes };
     let Some(record) = servers.first() else { return Err(not_dropped(Vec::new(), Vec::new())) };
-    let zone = TimeZone::system();
+    let zone = crate::command::host::local_zone();
     let history = History::of(cluster.server(record.system_identifier), record.clone(), zone.clone())?;
     let road = history.road(timeline)?;
     let extent = Extent { all: false, limit: MOST };

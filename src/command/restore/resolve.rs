@@ -23,7 +23,7 @@ pub(super) struct Resolved {
 
 /// Makes the plan.
 pub(super) fn resolve(args: &Args, context: &Context) -> Result<Resolved, RestoreError> {
-    let zone = TimeZone::system();
+    let zone = crate::command::host::local_zone();
     let cluster = context.cluster_config()?;
     let repository = Repository::open(cluster.repository.open()?)?.cluster(&cluster.name);
     let servers = servers(args, &repository)?;

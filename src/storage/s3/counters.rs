@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
+use serde::Serialize;
 
 /// Requests and bytes since the store was opened. A request that was tried three times counts three times: the bill does too.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct RequestCounts {
     /// Objects and parts of objects sent.
     pub put: u64,
@@ -52,9 +53,34 @@ pub(super) struct Counters {
     received_bytes: AtomicU64,
 }
 
+/// Those of all stores of this process together.
+static PROCESS: Counters = Counters {
+    put: AtomicU64::new(0),
+    get: AtomicU64::new(0),
+    head: AtomicU64::new(0),
+    list: AtomicU64::new(0),
+    multipart: AtomicU64::new(0),
+    delete: AtomicU64::new(0),
+    repeated: AtomicU64::new(0),
+    sent_bytes: AtomicU64::new(0),
+    received_bytes: AtomicU64::new(0),
+};
+
+/// What all stores of this process have cost so far.
+#[must_use]
+pub fn request_counts() -> RequestCounts {
+    PROCESS.sum()
+}
+
 impl Counters {
     pub(super) fn received(&self, bytes: usize) {
-        self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.add(|counters| &counters.received_bytes, bytes as u64);
+    }
+
+    fn add(&self, counter: impl Fn(&Counters) -> &AtomicU64, count: u64) {
+        for counters in [self, &PROCESS] {
+            counter(counters).fetch_add(count, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn sum(&self) -> RequestCounts {
@@ -103,12 +129,12 @@ impl Intercept for CountRequests {
     ) -> Result<(), BoxError> {
         let request = context.request();
         let query = request.uri().split_once('?').map_or("", |(_, query)| query);
-        self.0.of(request.method(), query).fetch_add(1, Ordering::Relaxed);
+        self.0.add(|counters| counters.of(request.method(), query), 1);
         let length = request.headers().get("content-length").and_then(|length| length.parse().ok());
-        self.0.sent_bytes.fetch_add(length.unwrap_or(0), Ordering::Relaxed);
+        self.0.add(|counters| &counters.sent_bytes, length.unwrap_or(0));
         // The SDK numbers the tries of a request in this header: `attempt=2; max=10`.
         let is_first = request.headers().get("amz-sdk-request").is_none_or(|tries| tries.starts_with("attempt=1;"));
-        self.0.repeated.fetch_add(u64::from(!is_first), Ordering::Relaxed);
+        self.0.add(|counters| &counters.repeated, u64::from(!is_first));
         Ok(())
     }
 }

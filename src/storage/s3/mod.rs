@@ -34,7 +34,7 @@ use std::time::Duration;
 use super::{Key, Listed, NewObject, Storage, StorageError, StorageErrorKind, Suffix};
 use client::Engine;
 use counters::Counters;
-pub use counters::RequestCounts;
+pub use counters::{RequestCounts, request_counts};
 use error::Failure;
 pub use settings::{CustomerKey, Encryption, ObjectLock, S3Settings, StorageClass, Style, Tags};
 use writing::NewS3Object;
@@ -156,15 +156,16 @@ impl Storage for S3 {
         self.bucket.describe()
     }
 
+    fn threads_for(&self, requests: usize) -> usize {
+        // All of them wait for the network.
+        requests.clamp(1, 32)
+    }
+
     fn weakness(&self) -> Option<&'static str> {
         (!self.bucket.settings.conditional_writes).then_some(
             "the server cannot refuse a second object of one name, so each put looks first: of two servers that write the \
              same file at the same moment the later one wins",
         )
-    }
-
-    fn request_counts(&self) -> Option<RequestCounts> {
-        Some(self.counts())
     }
 
     fn create(&self, key: &Key) -> Result<Box<dyn NewObject>, StorageError> {
