@@ -161,6 +161,70 @@ fn nothing_wrong_is_handed_over() {
     wait_for("an empty spool", || (rooms(&site).is_empty() && fetchers(&site).is_empty()).then_some(()));
 }
 
+/// Promise: what outlives the call holds nothing of the server's: no open file, not its session, not its data directory.
+#[test]
+fn nothing_of_the_server_is_held() {
+    let (site, segments, data) = recovering("", 3, "recovery.signal");
+    // As a server before 16 leaves its files open for its commands.
+    let held = site.dir.write("held", "a dropped table");
+    let mut shell = as_test_user("sh");
+    let words = format!(
+        "exec 7<'{}' 8>>'{}' && exec '{}' --config '{}' {} pg_wal/RECOVERYXLOG",
+        held.display(),
+        site.dir.join("log").display(),
+        site.dir.binary("pitr-wal-fetch").display(),
+        site.config().display(),
+        segments[0]
+    );
+    chown_to_test_user(site.dir.path());
+    shell.args(["-c", &words]).current_dir(&data).run().ok();
+    wait_for("a process", || (fetchers(&site).len() == 1 && ready(&site).len() == 2).then_some(()));
+    let pid = fetchers(&site)[0];
+    let open: Vec<PathBuf> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("its descriptors")
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .collect();
+    let inherited = |path: &PathBuf| *path == held || *path == site.dir.join("log");
+    assert!(!open.iter().any(inherited), "{open:?}");
+    assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).expect("its directory"), PathBuf::from("/"));
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("its state");
+    let session = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(3)).expect("a session");
+    assert_eq!(session, pid.to_string(), "a session of its own");
+    fs::remove_file(data.join("postmaster.pid")).expect("the server ends");
+    wait_for("its end", || fetchers(&site).is_empty().then_some(()));
+}
+
+/// Promise: a full spool costs the look-ahead and nothing else; a standby whose disk takes no file is told so mildly, though the
+/// segment lies ready.
+#[test]
+fn full_disks() {
+    let (site, segments, data) = recovering("", 6, "standby.signal");
+    if rustix::process::geteuid().is_root() {
+        let spool = site.dir.make_dir("small");
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=1500k,mode=0777", "tmpfs"]).arg(&spool);
+        assert!(mount.status().expect("mount runs").success());
+        for segment in &segments {
+            let finished = site.fetch(segment).env("PITR_SPOOL", &spool).current_dir(&data).run().ok();
+            assert_eq!(finished.stderr, "");
+            let delivered = fs::read(data.join("pg_wal/RECOVERYXLOG")).expect("delivered");
+            assert!(Some(delivered) == site.archived_bytes(segment), "{segment}");
+        }
+        fs::rename(data.join("standby.signal"), data.join("away")).expect("moved");
+        wait_for("its end", || fetchers(&site).is_empty().then_some(()));
+        fs::rename(data.join("away"), data.join("standby.signal")).expect("moved");
+        assert!(std::process::Command::new("umount").arg("-l").arg(&spool).status().expect("umount runs").success());
+    }
+    fetch(&site, &data, &segments[0]);
+    wait_for("segments", || ready(&site).contains(&segments[1]).then_some(()));
+    let nowhere = PathBuf::from("nowhere/RECOVERYXLOG");
+    site.fetch_to(&segments[1], &nowhere).current_dir(&data).run().fails_with(1).says("WARNING").says("nowhere");
+    fetch(&site, &data, &segments[1]);
+    fs::remove_file(data.join("postmaster.pid")).expect("the server ends");
+    wait_for("its end", || fetchers(&site).is_empty().then_some(()));
+}
+
 /// Promise: nothing is left behind for a server that does not recover, for one that is process 1, where it is switched off, and when the
 /// server is gone.
 #[test]

@@ -121,12 +121,17 @@ fn a_recovery_from_both() {
         segments.push(site.server.archive_all());
     }
     site.server.stop(Stop::Fast);
-    // Each has every other one; the last three are in the mirror only.
+    // Each has every other one; the last three are in the mirror only, and one is damaged instead of lost.
     for (number, segment) in segments.iter().enumerate() {
         let path = site.stored_path(segment);
         let other = site.dir.join("west").join(path.strip_prefix(site.repository()).expect("inside"));
         let lost = if number % 2 == 0 && number < 5 { other } else { path };
-        fs::remove_file(lost).expect("removed");
+        if number == 3 {
+            let stored = fs::read(&lost).expect("readable");
+            fs::write(&lost, &stored[..stored.len() / 2]).expect("cut");
+        } else {
+            fs::remove_file(lost).expect("removed");
+        }
     }
     copy.configure("restore_command", &site.fetch_command());
     copy.configure("archive_mode", "off");

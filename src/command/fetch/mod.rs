@@ -52,6 +52,8 @@ has no such file, and with 200 or more if that cannot be told: recovery then sto
   --config FILE    configuration (else PITR_CONFIG, else /etc/pitr/pitr.toml)
   --cluster NAME   which cluster of it (else PITR_CLUSTER, else the one with the server's system identifier)
   --help, --version
+
+As the first word, --ahead is this program's own: it fetches what follows FILE into the spool until the recovery is over.
 ";
 
 /// How long a call may take before the configuration is read and says something else.
@@ -101,8 +103,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Fetc
     deadline.doing(doing);
     let delivery = Arc::new(Delivery::new(&server, file, target)?);
     let ahead = Ahead::of(&server, file);
-    let taken = ahead.as_ref().map_or(Ok(false), |ahead| ahead.take(target));
-    if taken.map_err(|source| FetchError::Write { path: target.to_owned(), source })? {
+    if ahead.as_ref().is_some_and(|ahead| ahead.take(target)) {
         return Ok(ExitStatus::Success);
     }
     let outcome = if spared {

@@ -1,5 +1,7 @@
 //! `--before-drop`: the moment just before a table was dropped, found in the stored WAL.
 
+use jiff::tz::TimeZone;
+
 use super::RestoreError;
 use crate::command::Context;
 use crate::command::find::{Candidate, Extent, Sought, search};
@@ -18,17 +20,20 @@ pub(super) fn target(
     cluster: &Cluster,
     servers: &[ServerRecord],
     timeline: Option<TimelineId>,
+    zone: &TimeZone,
     context: &Context,
 ) -> Result<(RecoveryTarget, TimelineId), RestoreError> {
     let not_dropped = |renamed, notes| RestoreError::NotDropped { table: table.to_string(), renamed, notes };
     let Some(record) = servers.first() else { return Err(not_dropped(Vec::new(), Vec::new())) };
-    let zone = crate::command::host::local_zone();
     let history = History::of(cluster.server(record.system_identifier), record.clone(), zone.clone())?;
     let road = history.road(timeline)?;
     let extent = Extent { all: false, limit: MOST };
     let found = search(&history, &road, &Sought::Drop(table.clone()), &Within::default(), extent, context)?;
     match found.candidates.as_slice() {
         [only] => {
+            let names: Vec<String> = only.relations.iter().map(ToString::to_string).collect();
+            eprintln!("note: meant is transaction {}, LSN {}: {}: {}", only.xid, only.lsn, names.join(", "), only.what);
+            found.notes.iter().for_each(|note| eprintln!("note: {note}"));
             let kind = TargetKind::Lsn(only.lsn);
             Ok((RecoveryTarget::exclusive(kind)?, only.timeline))
         }
@@ -39,7 +44,7 @@ pub(super) fn target(
         }
         several => {
             let words = |candidate: &Candidate| {
-                let when = candidate.time.map_or_else(String::new, |time| format!("{}: ", in_both(time, &zone)));
+                let when = candidate.time.map_or_else(String::new, |time| format!("{}: ", in_both(time, zone)));
                 let names: Vec<String> = candidate.relations.iter().map(ToString::to_string).collect();
                 format!("{when}{} ({})", candidate.option, names.join(", "))
             };

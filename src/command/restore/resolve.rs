@@ -30,7 +30,7 @@ pub(super) fn resolve(args: &Args, context: &Context) -> Result<Resolved, Restor
     let mut timeline = args.stop.timeline;
     let target = match &args.stop.before_drop {
         Some(table) => {
-            let (target, on) = before_drop::target(table, &repository, &servers, timeline, context)?;
+            let (target, on) = before_drop::target(table, &repository, &servers, timeline, &zone, context)?;
             timeline = timeline.or(Some(on));
             target
         }

@@ -55,20 +55,18 @@ impl Ahead<'_> {
         Some(Ahead { server, segment, size, scope: scope(server, &directory.path), recovering })
     }
 
-    /// Moves the segment to where it is wanted, if it was fetched ahead, or is coming.
-    pub(super) fn take(&self, target: &Path) -> io::Result<bool> {
-        let Ok(room) = self.spool().and_then(|spool| spool.ahead_room(&self.scope)) else { return Ok(false) };
+    /// Moves the segment to where it is wanted, if it was fetched ahead, or is coming. What is in the way of that is in the way of
+    /// fetching it too, which tells it.
+    pub(super) fn take(&self, target: &Path) -> bool {
+        let Ok(room) = self.spool().and_then(|spool| spool.ahead_room(&self.scope)) else { return false };
         let begun = Instant::now();
         let patience = if self.recovering.is_standby() { PATIENCE_OF_A_STANDBY } else { PATIENCE };
         loop {
             let coming = room.is_coming(self.segment);
-            if room.hand_over(self.segment, self.size.bytes(), target)? {
-                return Ok(true);
+            match room.hand_over(self.segment, self.size.bytes(), target) {
+                Ok(false) if coming && begun.elapsed() < patience => std::thread::sleep(Duration::from_millis(1)),
+                taken => return taken.unwrap_or(false),
             }
-            if !coming || begun.elapsed() > patience {
-                return Ok(false);
-            }
-            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
