@@ -1,5 +1,7 @@
 //! What one repository holds of a timeline's WAL and another lacks, by their listings.
 
+use std::collections::BTreeSet;
+
 use super::archiving::StoredAs;
 use super::{RepositoryError, ServerRepository, WalObjectName, keys};
 use crate::wal::{SegmentGroup, SegmentName, TimelineId};
@@ -41,15 +43,18 @@ impl ServerRepository {
             objects.push(StoredAs::History(timeline));
         }
         let from: Option<SegmentGroup> = since.map(SegmentName::group);
-        let theirs = other.groups(timeline)?;
-        for group in self.groups(timeline)?.into_iter().filter(|group| from.is_none_or(|from| *group >= from)) {
-            let ours = self.list_group(group)?;
-            let theirs = if theirs.contains(&group) { Some(other.list_group(group)?) } else { None };
+        let theirs: BTreeSet<SegmentGroup> = other.groups(timeline)?.into_iter().collect();
+        let mut groups = self.groups(timeline)?;
+        groups.retain(|group| from.is_none_or(|from| *group >= from));
+        let lacking = self.in_parallel(&groups, |group| {
+            let ours = self.list_group(*group)?;
+            let theirs = if theirs.contains(group) { Some(other.list_group(*group)?) } else { None };
             let segments = ours.segments().filter(|segment| !theirs.as_ref().is_some_and(|it| it.contains(*segment)));
-            objects.extend(segments.map(|segment| StoredAs::Object(WalObjectName::Segment(segment))));
             let others = ours.others.iter().filter(|name| !theirs.as_ref().is_some_and(|it| it.others.contains(name)));
-            objects.extend(others.map(|name| StoredAs::Object(*name)));
-        }
+            let segments = segments.map(|segment| StoredAs::Object(WalObjectName::Segment(segment)));
+            Ok(segments.chain(others.map(|name| StoredAs::Object(*name))).collect::<Vec<_>>())
+        })?;
+        objects.extend(lacking.into_iter().flatten());
         Ok(Lacking { objects })
     }
 }
