@@ -185,8 +185,13 @@ impl RollUp {
     /// The entry of a segment.
     #[must_use]
     pub fn entry(&self, segment: SegmentName) -> Option<&RollUpEntry> {
-        let at = self.entries.binary_search_by_key(&segment, |entry| entry.segment).ok()?;
-        self.entries.get(at)
+        // Without gaps before it, it lies as far from the first entry as its place says.
+        let steps = segment.place().checked_sub(self.entries.first()?.segment.place())?;
+        let entry = usize::try_from(steps).ok().and_then(|steps| self.entries.get(steps));
+        entry.filter(|entry| entry.segment == segment).or_else(|| {
+            let at = self.entries.binary_search_by_key(&segment, |entry| entry.segment).ok()?;
+            self.entries.get(at)
+        })
     }
 
     /// What has no fixed size.

@@ -15,6 +15,8 @@ use crate::wal::{Event, Lsn, SegmentFacts, SegmentGroup, SegmentName, SegmentSiz
 
 /// Most groups that are kept in mind: about 10 MB.
 const MOST_GROUPS: usize = 128;
+/// Groups whose roll-ups a walk reads at a time.
+const GROUPS_AHEAD: usize = 64;
 /// Most segments whose events are kept: a plan returns to the last few.
 const MOST_SEGMENTS: usize = 4;
 
@@ -76,8 +78,8 @@ impl ServerRepository {
         StoredEvidence {
             reader: SegmentReader::new(self, record),
             roll_ups: HashMap::new(),
-            groups: HashMap::new(),
-            order: VecDeque::new(),
+            groups: VecDeque::new(),
+            ahead: VecDeque::new(),
             notes: None,
             events: Vec::new(),
         }
@@ -110,9 +112,10 @@ pub struct StoredEvidence {
     reader: SegmentReader,
     /// Names of the roll-ups, by timeline.
     roll_ups: HashMap<TimelineId, BTreeMap<SegmentGroup, RollUpName>>,
-    groups: HashMap<SegmentGroup, Known>,
-    /// The groups in the order in which they were met.
-    order: VecDeque<SegmentGroup>,
+    /// What is known of groups, the latest met at the end.
+    groups: VecDeque<(SegmentGroup, Known)>,
+    /// Roll-ups read ahead of the group met last.
+    ahead: VecDeque<(SegmentGroup, Option<RollUp>)>,
     /// The notes that were unpacked last.
     notes: Option<(SegmentGroup, RollUpNotes)>,
     /// The segments read last, the latest at the end.
@@ -132,7 +135,10 @@ struct Known {
 impl Known {
     /// What the roll-up tells of a segment, if that is all there is to tell.
     fn entry(&self, segment: SegmentName) -> Option<&RollUpEntry> {
-        self.roll_up.as_ref()?.entry(segment).filter(|_| !self.unsettled.contains(&segment))
+        self.roll_up
+            .as_ref()?
+            .entry(segment)
+            .filter(|_| self.unsettled.is_empty() || !self.unsettled.contains(&segment))
     }
 }
 
@@ -225,34 +231,53 @@ impl StoredEvidence {
 
     /// What is known of a group; reads its roll-up if there is one.
     fn known(&mut self, group: SegmentGroup) -> Result<&mut Known, RepositoryError> {
-        if !self.groups.contains_key(&group) {
-            let roll_up = match self.roll_up_name(group)? {
-                Some(name) => self.reader.server().roll_up(name)?,
-                None => None,
-            };
-            if self.groups.len() >= MOST_GROUPS
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.groups.remove(&oldest);
-            }
-            let mut unsettled = Vec::new();
-            for entry in roll_up.iter().flat_map(|roll_up| &roll_up.entries) {
-                if !self.reader.is_settled(entry)? {
-                    unsettled.push(entry.segment);
-                }
-            }
-            self.order.push_back(group);
-            self.groups.insert(group, Known { roll_up, unsettled, ..Known::default() });
-        }
-        Ok(self.groups.entry(group).or_default())
+        // A walk asks for each of a group's segments: it is the last one nearly always.
+        let at = self.groups.iter().rposition(|(known, _)| *known == group);
+        let at = match at {
+            Some(at) => at,
+            None => self.meet(group)?,
+        };
+        Ok(&mut self.groups[at].1)
     }
 
-    fn roll_up_name(&mut self, group: SegmentGroup) -> Result<Option<RollUpName>, RepositoryError> {
+    /// Reads a group's roll-up and remembers it.
+    fn meet(&mut self, group: SegmentGroup) -> Result<usize, RepositoryError> {
+        let roll_up = self.roll_up_of(group)?;
+        let mut unsettled = Vec::new();
+        for entry in roll_up.iter().flat_map(|roll_up| &roll_up.entries) {
+            if !self.reader.is_settled(entry)? {
+                unsettled.push(entry.segment);
+            }
+        }
+        if self.groups.len() >= MOST_GROUPS {
+            self.groups.pop_front();
+        }
+        self.groups.push_back((group, Known { roll_up, unsettled, ..Known::default() }));
+        Ok(self.groups.len() - 1)
+    }
+
+    /// A group's roll-up. Whoever comes from the group before is walking: then the next ones are read along, many at a time.
+    fn roll_up_of(&mut self, group: SegmentGroup) -> Result<Option<RollUp>, RepositoryError> {
+        if let Some(at) = self.ahead.iter().position(|(known, _)| *known == group) {
+            return Ok(self.ahead.drain(..=at).next_back().and_then(|(_, roll_up)| roll_up));
+        }
         let timeline = group.timeline();
         if !self.roll_ups.contains_key(&timeline) {
             self.roll_ups.insert(timeline, self.reader.server().roll_ups(timeline)?);
         }
-        Ok(self.roll_ups.get(&timeline).and_then(|names| names.get(&group)).copied())
+        let Some(names) = self.roll_ups.get(&timeline) else { return Ok(None) };
+        if !names.contains_key(&group) {
+            return Ok(None);
+        }
+        let before = names.range(..group).next_back().map(|(before, _)| *before);
+        let walking = before.is_some() && self.groups.back().map(|(met, _)| *met) == before;
+        let names = names.range(group..).map(|(_, name)| *name).take(if walking { GROUPS_AHEAD } else { 1 });
+        let names: Vec<RollUpName> = names.collect();
+        let server = self.reader.server();
+        let mut read = server.in_parallel(&names, |name| Ok((name.group, server.roll_up(*name)?)))?.into_iter();
+        let first = read.next();
+        self.ahead = read.collect();
+        Ok(first.and_then(|(_, roll_up)| roll_up))
     }
 
     /// The notes of a group's roll-up. Notes that cannot be unpacked are as good as none that were written.
