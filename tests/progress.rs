@@ -86,7 +86,8 @@ fn a_restored_server() {
             serde_json::from_value(found["position"]["time_reached"].clone()).expect("a time");
         assert_eq!((reached.0 + 946_684_800_000_000).to_string(), expected);
         let said = site.pitr(&["progress", "--conninfo", &conninfo]).run().ok();
-        assert!(said.stdout.contains("recovery to restore point \"end\""), "{said}");
+        assert!(said.stdout.contains("PAUSED recovery to restore point \"end\""), "{said}");
+        assert!(said.stdout.contains("waits for pg_wal_replay_resume()") && !said.stdout.contains(" left"), "{said}");
 
         clone.run("SELECT pg_wal_replay_resume()");
         wait_for("the end of recovery", || (clone.ask("SELECT pg_is_in_recovery()") == "f").then_some(()));

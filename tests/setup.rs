@@ -267,11 +267,12 @@ fn check_finds_what_is_wrong() {
     let command = site.push_command().replace("pitr.toml", "missing.toml");
     site.server.configure("archive_command", &command);
     site.server.reload();
-    let told = harness::wait_for("the new command", || {
-        Some(check(&site)).filter(|told| !told.contains("settings       archive_command"))
-    });
+    let told =
+        harness::wait_for("the new command", || Some(check(&site)).filter(|told| !told.contains("FAILED   settings")));
     assert!(told.contains("FAILED   road           the server could not archive segment"), "{told}");
     assert!(told.contains("HINT:  The server's log has the message of pitr-wal-push."), "{told}");
+
+    assert!(told.contains("WARNING  settings       archive_command reads another configuration file"), "{told}");
 
     // An empty directory where the repository was is an unmounted one, and archiving into it is refused.
     site.archive();
@@ -340,6 +341,17 @@ fn status_and_list() {
     let id = backups[0]["id"].as_str().expect("an id");
     assert!(site.pitr(&["list"]).run().ok().stdout.starts_with(id));
     assert!(told.contains(&format!("from backup {id} on (1 in it)")), "{told}");
+
+    // What cannot be read is not told as nothing; the rest is told.
+    let info =
+        site.repository().join("main").join(site.server.ask("SELECT system_identifier FROM pg_control_system()"));
+    let info = info.join("backups").join(id).join("info");
+    let kept = fs::read(&info).expect("readable");
+    fs::write(&info, "no JSON").expect("written");
+    let told = site.pitr(&["status"]).run().fails_with(1).stdout;
+    assert!(told.contains("backups        UNKNOWN") && told.contains("PROBLEM: "), "{told}");
+    assert!(line(&told, "last archived").contains(&last), "{told}");
+    fs::write(&info, kept).expect("written");
 
     // A segment that vanishes in the middle is a hole, and somebody has to know.
     let lost = site.server.archive_all();

@@ -29,6 +29,8 @@ pub struct Replay {
     pub lsn: Option<Lsn>,
     /// The timeline that it opened.
     pub new_timeline: Option<TimelineId>,
+    /// Prepared transactions that were open when it ended recovery: they hold their locks until somebody decides.
+    pub prepared: Vec<Xid>,
     /// It takes connections that only read.
     #[serde(skip)]
     pub readable: bool,
@@ -84,6 +86,8 @@ impl Replay {
             self.time = message.split_once(", time ").and_then(|(_, time)| read_time(time));
         } else if let Some(lsn) = after(message, "redo done at ") {
             self.lsn = self.lsn.or_else(|| lsn.parse().ok());
+        } else if let Some(xid) = after(message, "recovering prepared transaction ") {
+            self.prepared.extend(xid.parse().ok().map(Xid));
         } else if let Some(timeline) = after(message, "selected new timeline ID: ") {
             self.new_timeline = timeline.parse().ok().map(TimelineId);
         } else if message == "database system is ready to accept connections" {
@@ -140,11 +144,14 @@ mod tests {
             &format!("{p}redo done at 0/3000148 system usage: CPU: user: 0.00 s, system: 0.00 s, elapsed: 0.01 s"),
             &format!("{p}last completed transaction was at log time 2026-11-21 10:43:59+00"),
             &format!("{p}selected new timeline ID: 12"),
+            &format!("{p}recovering prepared transaction 758 from shared memory"),
+            &format!("{p}recovering prepared transaction 759 of epoch 0 from shared memory"),
             &format!("{p}database system is ready to accept connections"),
         ]);
         assert_eq!((replay.segments, replay.xid, replay.lsn), (1, Some(Xid(760)), Some(Lsn(0x300_0148))));
         assert_eq!(replay.time.map(|time| time.to_string()).as_deref(), Some("2026-11-21T10:44:00.000001Z"));
         assert_eq!((replay.new_timeline, replay.open, replay.fatal), (Some(TimelineId(12)), true, None));
+        assert_eq!(replay.prepared, [Xid(758), Xid(759)]);
 
         let replay = read(&[
             &format!("{p}recovery stopping after WAL location (LSN) \"0/5000028\""),

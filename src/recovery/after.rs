@@ -3,13 +3,15 @@
 //! Goes by the summaries of the segments up to the end of the archived WAL; reads the segment of the stop, those with the first
 //! and the last lost commit, and a few in which commits lie on both sides of the target.
 
+use std::collections::BTreeSet;
+
 use super::branch::{Branch, Found};
 use super::choose::{Planned, Planner, Way};
 use super::plan::{Commit, Crossing, Lost, PlanNote};
 use super::snapshot::WalEvidence;
 use super::walk::{best, commits_in, transaction_end};
 use super::{PlanError, RecoveryTarget, TargetKind};
-use crate::wal::{Lsn, PgTime, SegmentFacts, SegmentNo};
+use crate::wal::{EventKind, Lsn, PgTime, SegmentFacts, SegmentNo};
 
 /// Most segments that are read for [`PlanNote::EarlierTimesBehind`], and for [`PlanNote::PassedAgain`].
 const MOST_READ: usize = 16;
@@ -71,6 +73,44 @@ impl<E: WalEvidence> Planner<'_, E> {
         others.retain(|crossing| crossing.lsn != way.stop.lsn);
         if !others.is_empty() {
             self.notes.push(PlanNote::PassedAgain { others });
+        }
+        Ok(())
+    }
+
+    /// A note about transactions that are prepared at the stop point, as far as the segments around it tell: those prepared
+    /// before it and not finished, and those finished behind it and not prepared there.
+    pub(super) fn look_for_prepared(&mut self, way: &Way<'_>) -> Planned<(), E> {
+        let limit = if self.request.target.kind == TargetKind::Latest { Lsn(u64::MAX) } else { way.stop.limit() };
+        let stop = way.walk.last.as_ref().map_or(way.walk.first, |(number, _)| *number);
+        let first = SegmentNo(stop.0.saturating_sub(1)).max(way.walk.first);
+        let (mut open, mut begun_behind) = (BTreeSet::new(), BTreeSet::new());
+        for (number, found) in way.branch.stored(first).take(3) {
+            if number > stop.next() {
+                break;
+            }
+            let Some((found, _)) = best(found, self.evidence).map_err(PlanError::Evidence)? else { continue };
+            for event in self.evidence.events(&found.copy).map_err(PlanError::Evidence)? {
+                let (xid, behind) = (event.xid, event.lsn >= limit);
+                match &event.kind {
+                    _ if !found.holds(event.lsn) || xid.0 == 0 => {}
+                    EventKind::Prepare { .. } if behind => {
+                        begun_behind.insert(xid);
+                    }
+                    EventKind::Prepare { .. } => {
+                        open.insert(xid);
+                    }
+                    EventKind::Commit(end) | EventKind::Abort(end) if end.prepared && !behind => {
+                        open.remove(&xid);
+                    }
+                    EventKind::Commit(end) | EventKind::Abort(end) if end.prepared && !begun_behind.contains(&xid) => {
+                        open.insert(xid);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if !open.is_empty() {
+            self.notes.push(PlanNote::StillPrepared { xids: open.into_iter().collect() });
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ impl<E: WalEvidence> Planner<'_, E> {
         let limits = way.walk.limits(&way.branch, way.backup, limit, self.evidence).map_err(PlanError::Evidence)?.0;
         let lost = self.lost(&way)?;
         self.look_at_clock(&way)?;
+        self.look_for_prepared(&way)?;
         self.look_for_newer(&way);
         if way.instead.is_some()
             && let Some(time) = way.stop.time

@@ -191,6 +191,12 @@ pub enum PlanNote {
         /// Where it branched off.
         fork: Lsn,
     },
+    /// Transactions that are prepared and not finished at the stop point: they hold their locks until somebody decides. Only
+    /// what the WAL around the stop point tells; older ones may be open too.
+    StillPrepared {
+        /// Their ids, ascending.
+        xids: Vec<Xid>,
+    },
     /// A timeline that is not the newest has later commits than the one chosen.
     LaterCommitsOn {
         /// That timeline.

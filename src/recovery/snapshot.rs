@@ -27,6 +27,15 @@ impl Snapshot {
     pub fn is_stored(&self, timeline: TimelineId, number: SegmentNo) -> bool {
         self.timelines.get(&timeline).is_some_and(|record| record.segments.contains(number))
     }
+
+    /// Takes a stored segment for damaged. Whether it was taken for good until now.
+    pub fn set_damaged(&mut self, damage: StoredDamage) -> bool {
+        let Ok(number) = damage.segment.number(self.segment_size) else { return false };
+        let Some(record) = self.timelines.get_mut(&damage.segment.timeline()) else { return false };
+        let was_good = record.segments.remove(number);
+        record.damaged.insert(number, damage);
+        was_good
+    }
 }
 
 /// One timeline in the repository.
@@ -47,7 +56,8 @@ pub struct TimelineRecord {
 pub struct StoredDamage {
     /// The segment.
     pub segment: SegmentName,
-    /// The hash in the copy's key, which tells it from other damaged copies.
+    /// The hash in the copy's key, which tells it from other damaged copies; empty if it was archived whole and is damaged
+    /// where it is stored.
     pub hash: String,
     /// All WAL before this is good.
     pub good_until: Lsn,

@@ -38,7 +38,7 @@ impl StoredSegments {
     }
 
     /// Takes one out; whether it was there.
-    pub fn remove(&mut self, &SegmentNo(number): &SegmentNo) -> bool {
+    pub fn remove(&mut self, SegmentNo(number): SegmentNo) -> bool {
         let at = self.runs.partition_point(|(_, last)| *last < number);
         let Some((first, last)) = self.runs.get(at).copied().filter(|(first, _)| *first <= number) else {
             return false;
@@ -147,7 +147,7 @@ mod tests {
                     stored.insert(SegmentNo(number));
                     set.insert(SegmentNo(number));
                 } else {
-                    prop_assert_eq!(stored.remove(&SegmentNo(number)), set.remove(&SegmentNo(number)));
+                    prop_assert_eq!(stored.remove(SegmentNo(number)), set.remove(&SegmentNo(number)));
                 }
             }
             prop_assert_eq!(stored.iter().collect::<Vec<_>>(), set.iter().copied().collect::<Vec<_>>());

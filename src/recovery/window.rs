@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(holes(&snapshot), []);
         // Without the child's copy of the segment that the fork cuts, the child cannot be reached.
         let child = snapshot.timelines.get_mut(&TimelineId(2)).expect("it is there");
-        child.segments.remove(&SegmentNo(3));
+        child.segments.remove(SegmentNo(3));
         assert_eq!(found(&snapshot, &[]), [(1, "a".to_owned(), 1, 6, None)]);
         let holes = holes(&snapshot);
         assert_eq!((holes.len(), holes[0].timeline, holes[0].segments), (1, TimelineId(2), 1));

@@ -121,11 +121,19 @@ fn why(target: &RecoveryTarget, why: &Unreachable, zone: &TimeZone) -> (String, 
                     " The record over the border of \"{before}\" and this segment does not hold: either may be the bad one."
                 ))
             ),
-            format!(
-                "If some server's pg_wal has a good copy of \"{}\", archive that with pitr-wal-push: it takes the damaged \
-                 one's place.",
-                damage.segment
-            ),
+            if damage.hash.is_empty() {
+                format!(
+                    "It was archived whole: look for errors of the disk behind the repository. Another repository of the cluster \
+                     may have it (--repository); if a copy of this one has the object of \"{}\", put that in its place.",
+                    damage.segment
+                )
+            } else {
+                format!(
+                    "If some server's pg_wal has a good copy of \"{}\", archive that with pitr-wal-push: it takes the damaged \
+                     one's place.",
+                    damage.segment
+                )
+            },
         ),
         Unreachable::NotFound { names, .. } => {
             let hint = match target.kind {

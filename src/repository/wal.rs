@@ -112,6 +112,19 @@ impl ServerRepository {
         Ok(StoredDamage { segment, hash, good_until, why, or_before, archived_at: footer.archived_at })
     }
 
+    /// The segment that an error is about, if it says that a stored one fails its checks: what is known of it then.
+    #[must_use]
+    pub fn rotten(&self, error: &RepositoryError, size: SegmentSize) -> Option<StoredDamage> {
+        let RepositoryError::Damaged { key, source, .. } = error else { return None };
+        let segment: SegmentName = key.rsplit('/').next()?.parse().ok()?;
+        let good_until = segment.number(size).ok()?.start(size);
+        let archived_at = self
+            .describe(WalObjectName::Segment(segment))
+            .map_or(crate::wal::PgTime(0), |stored| stored.footer.archived_at);
+        let why = format!("its stored copy fails its checks ({source})");
+        Some(StoredDamage { segment, hash: String::new(), good_until, why, or_before: None, archived_at })
+    }
+
     pub(super) fn describe_object(&self, key: &Key, file: WalFileName) -> Result<StoredWalFile, RepositoryError> {
         let mut wanted = DESCRIPTION_BYTES;
         loop {

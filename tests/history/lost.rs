@@ -164,6 +164,11 @@ fn truncates_and_databases() {
     for level in ["replica", "logical"] {
         let busy = Busy::new(&newest(), Options::default().set("wal_level", level));
         lose(&busy);
+        busy.harm(
+            "CREATE TABLE sales (n int) PARTITION BY RANGE (n); CREATE TABLE sales_low PARTITION OF sales FOR VALUES FROM (0) TO (9); \
+             INSERT INTO sales VALUES (1), (2)",
+        );
+        busy.harm("TRUNCATE sales");
         busy.harm("CREATE DATABASE other");
         let other = busy.site.server.conninfo().replace("dbname=postgres", "dbname=other");
         let mut client = postgres::Client::connect(&other, postgres::NoTls).expect("the new database");
@@ -174,6 +179,9 @@ fn truncates_and_databases() {
         let rows = writer.stop();
         site.server.archive_all();
         assert_eq!(only(&site, &["truncate", "cleared"])["certain"], level == "logical");
+        assert_eq!(only(&site, &["truncate", "sales_low"])["certain"], level == "logical");
+        let said = site.pitr(&["find", "truncate", "sales"]).run();
+        assert!(said.stdout.contains("public.sales is a table of partitions"), "{said}");
         assert!(found(&site, &["truncate", "refilled"]).is_empty());
         assert!(found(&site, &["truncate", "moved"]).is_empty());
         if level == "logical" {

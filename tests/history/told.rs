@@ -189,6 +189,15 @@ fn around_holes() {
     assert!(said.contains("is damaged as it is stored") && said.contains("note: WAL is missing between LSN"), "{said}");
     let plan = site.pitr(&["plan", "--before-drop", "orders"]).run();
     assert!(plan.status.success(), "{plan}");
+    // A moment inside the damaged segment cannot be reached: the plan says which one is in the way, and what can be reached.
+    let reader = site.pitr(&["--json", "log", "--kind", "restore-point"]).run().ok().stdout;
+    assert!(reader.contains("behind the holes"), "{reader}");
+    let number = u64::from_str_radix(&damaged[16..], 16).expect("a segment");
+    let inside = format!("0/{:X}", number * (1 << 20) + (64 << 10));
+    let planned = site.pitr(&["plan", "--to-lsn", &inside]).run().fails_with(19);
+    let says = planned.to_string();
+    assert!(says.contains(&damaged) && says.contains("its stored copy fails its checks"), "{says}");
+    assert!(says.contains("Another repository") && says.contains("--to-lsn"), "{says}");
     for table in ["items", "moved"] {
         let said = site.pitr(&["find", "drop", table]).run().fails_with(1).stdout;
         assert!(said.contains("what happened there is not known") && said.contains("pg_switch_wal"), "{said}");

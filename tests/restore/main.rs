@@ -337,6 +337,8 @@ fn prepared_transactions() {
     site.server.run("COMMIT PREPARED 'five'");
     site.server.archive_all();
     for (name, words) in [("time", ["--to", &mark.time]), ("xid", ["--to-xid", &mark.xid])] {
+        let planned = site.pitr(&["plan"]).args(words).run().ok();
+        assert!(planned.stdout.contains("prepared transaction"), "{planned}");
         let mut server = site.restore(name, &words);
         server.start();
         assert_eq!(rows(&server), "1 2 3 4 6");
@@ -345,6 +347,15 @@ fn prepared_transactions() {
         assert_eq!(rows(&server), "1 2 3 4 5 6");
         server.stop(Stop::Immediate);
     }
+    let planned = site.pitr(&["plan", "--to", "latest"]).run().ok();
+    assert!(!planned.stdout.contains("prepared transaction"), "{planned}");
+    // The server itself tells of all, when it opens.
+    let target = site.dir.join("started");
+    let postgres = newest();
+    let bin = postgres.bin_dir().to_str().expect("UTF-8");
+    let done = site.try_restore(&target, &["--start", "--pg-bin", bin, "--to", &mark.time]).ok();
+    assert!(done.stdout.contains("NOTE: prepared transaction "), "{done}");
+    stop(&postgres, &target);
 }
 
 /// Promise: after pg_upgrade, what was archived and backed up before stays restorable, though `pitr.toml` names the new server.

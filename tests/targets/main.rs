@@ -140,7 +140,7 @@ fn out_of_reach() {
 fn gaps() {
     let mut world = plain();
     let timeline = world.snapshot.timelines.get_mut(&tli(1)).expect("drawn");
-    timeline.segments.remove(&SegmentNo(7));
+    timeline.segments.remove(SegmentNo(7));
     for kind in [TargetKind::Time(min(75)), TargetKind::Latest, TargetKind::Xid(Xid(780)), TargetKind::Lsn(at(8, 0))] {
         let Unreachable::Gap { missing, next, last_commit, .. } = world.ask(kind.clone()).refused() else {
             panic!("{kind:?}");
@@ -259,7 +259,7 @@ fn a_stop_before_the_fork_in_its_segment() {
 #[test]
 fn the_childs_copy_is_missing() {
     let mut world = restored();
-    world.snapshot.timelines.get_mut(&tli(2)).expect("drawn").segments.remove(&SegmentNo(6));
+    world.snapshot.timelines.get_mut(&tli(2)).expect("drawn").segments.remove(SegmentNo(6));
     let Unreachable::Gap { missing, .. } = world.ask(TargetKind::Time(min(92))).refused() else { panic!("no gap") };
     assert_eq!(missing.to_string(), "000000020000000000000006");
     assert_eq!(world.ask(TargetKind::Time(min(45))).plan().stop.lsn, at(5, 1000));

@@ -13,10 +13,10 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::init::missing_lines;
+use super::init::{is_push_command, missing_lines};
 use super::server::{self, ServerError, ServerFacts};
 use super::{Context, Interrupt};
-use crate::config::{ClusterConfig, ConfigError, Place};
+use crate::config::{ClusterConfig, ConfigError, DEFAULT_PATH, Place};
 use crate::replication::{Session, SessionKind};
 use crate::report::{ExitStatus, Explain, Report};
 use crate::repository::{Repository, RepositoryError, ServerRepository};
@@ -73,6 +73,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, CheckError> {
     )?;
     if let Ok(server) = &server {
         findings.add(settings(&server.facts))?;
+        if let Some(finding) = server.facts.settings.get("archive_command").and_then(|it| other_file(it, context)) {
+            findings.add(finding)?;
+        }
     }
     if let (Ok(repository), Ok(mut server)) = (repository, server) {
         for (place, mirror) in mirrors.iter().filter_map(|(place, mirror)| Some((place, mirror.as_ref().ok()?))) {
@@ -191,6 +194,26 @@ fn settings(facts: &ServerFacts) -> Finding {
     }
     let hint = "\"pitr init\" prints the lines for postgresql.conf.";
     Finding::wrong("settings", &wrong.join(", "), hint)
+}
+
+/// A warning if `archive_command` reads another configuration file than this check: what is proved here may not be what is
+/// archived to. A server on another host may have the same file elsewhere.
+fn other_file(command: &str, context: &Context) -> Option<Finding> {
+    let ours = std::path::absolute(context.config.path()?).ok()?;
+    let names_ours = command.contains(ours.to_str()?);
+    let theirs = match command.split_once("--config") {
+        Some(_) if names_ours => return None,
+        Some((_, rest)) => {
+            let rest = rest.trim_start_matches(['=', ' ']);
+            rest.rsplit_once("%p").map_or(rest, |(before, _)| before).trim().trim_matches(['"', '\'']).to_owned()
+        }
+        None if ours == Path::new(DEFAULT_PATH) || !is_push_command(command) => return None,
+        None => format!("{DEFAULT_PATH}, or what PITR_CONFIG of the server says"),
+    };
+    let what =
+        format!("archive_command reads another configuration file ({theirs}) than this check ({})", ours.display());
+    let hint = "If both are the same file on different hosts, all is well; else check with the file that archive_command reads.";
+    Some(Finding::warning("settings", &what, hint))
 }
 
 /// Writes an object, twice, reads it back and removes it: what archiving a segment takes.

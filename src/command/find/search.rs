@@ -135,7 +135,11 @@ impl Search<'_, '_> {
         more += shorten(&mut candidates, sought, limit);
         (found.candidates, found.more, found.from) = (candidates, more, place.start);
         let holes = reading.holes().iter().map(|hole| hole.told(&self.history.zone));
-        for note in holes.chain(reading.notes()) {
+        let partitioned = sought.rows_of().map(|pattern| reading.partitioned(pattern)).unwrap_or_default();
+        let partitioned = partitioned.iter().map(|table| {
+            format!("{table} is a table of partitions: the WAL names the partitions whose rows went; ask for those, or for \"*\"")
+        });
+        for note in holes.chain(reading.notes()).chain(partitioned) {
             if !found.notes.contains(&note) {
                 found.notes.push(note);
             }

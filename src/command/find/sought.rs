@@ -100,6 +100,16 @@ pub struct Found {
 }
 
 impl Sought {
+    /// The tables whose rows are looked for: those of a table of partitions lie in its partitions.
+    pub(super) fn rows_of(&self) -> Option<&RelationPattern> {
+        match self {
+            Sought::Drop(_) => None,
+            Sought::Truncate(relation) | Sought::Delete { relation, .. } | Sought::Update { relation, .. } => {
+                Some(relation)
+            }
+        }
+    }
+
     /// The entry as a candidate, if it is one.
     pub(super) fn candidate(
         &self,

@@ -2,14 +2,14 @@
 
 use jiff::tz::TimeZone;
 
-use super::{History, HistoryError, Place};
+use super::{History, HistoryError, Place, RelationPattern};
 use crate::command::Interrupt;
 use crate::recovery::moment::in_both;
 use crate::recovery::{Road, RoadSegment, WalCopy};
 use crate::repository::RepositoryError;
 use crate::repository::evidence::StoredEvidence;
 use crate::wal::activity::{Activity, ActivityReader};
-use crate::wal::names::RelationNames;
+use crate::wal::names::{RelationKind, RelationNames};
 use crate::wal::{Borders, Lsn, PgTime, PostgresMajor, SegmentNo, SegmentSize};
 
 /// How far reading has come.
@@ -201,6 +201,18 @@ impl Reading {
     #[must_use]
     pub fn next_segment(&self) -> SegmentNo {
         self.next
+    }
+
+    /// The tables of partitions that a pattern means, as they are called where reading has come to. Their rows lie in the partitions, and
+    /// the WAL names those.
+    #[must_use]
+    pub fn partitioned(&self, pattern: &RelationPattern) -> Vec<String> {
+        let Some(names) = self.reader.names() else { return Vec::new() };
+        let all = names.databases().flat_map(|database| names.relations(database));
+        let meant = all.filter(|name| name.kind == RelationKind::PartitionedTable && pattern.matches(name));
+        let mut meant: Vec<String> = meant.map(|name| format!("{}.{}", name.schema, name.name)).collect();
+        meant.sort_unstable();
+        meant
     }
 
     /// Why some relations have numbers, or rows are not counted, in sentences.

@@ -23,6 +23,8 @@ struct Seen {
     running: Option<bool>,
     standby: bool,
     asked: AskedFor,
+    /// It waits for somebody to say how it goes on.
+    paused: bool,
     /// The timeline that it is on.
     timeline: TimelineId,
     /// Where replay began.
@@ -56,10 +58,18 @@ impl<'a> Looking<'a> {
     /// One look.
     pub(super) fn look(&mut self) -> Result<Progress, ProgressError> {
         let seen = self.see()?;
-        let Seen { system_identifier, in_recovery, running, standby, .. } = seen;
+        let Seen { system_identifier, in_recovery, running, standby, paused, .. } = seen;
         let target = seen.asked.target.clone();
-        let progress =
-            Progress { system_identifier, in_recovery, running, standby, target, timeline: None, position: None };
+        let progress = Progress {
+            system_identifier,
+            in_recovery,
+            running,
+            standby,
+            paused,
+            target,
+            timeline: None,
+            position: None,
+        };
         if !in_recovery {
             return Ok(progress);
         }
@@ -69,7 +79,8 @@ impl<'a> Looking<'a> {
             None => self.road(&seen)?,
         };
         let lsn = seen.lsn.max(seen.start.unwrap_or(Lsn::INVALID));
-        let (from, taken) = self.way(&seen, lsn);
+        // Whoever waits has no rate.
+        let (from, taken) = if seen.paused { (None, Duration::ZERO) } else { self.way(&seen, lsn) };
         let position = road.position(lsn, seen.time, from, taken);
         let timeline = Some(road.timeline());
         self.road = Some(road);
@@ -145,7 +156,8 @@ impl<'a> Looking<'a> {
              (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint, \
              (SELECT system_identifier FROM pg_catalog.pg_control_system()), \
              (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), \
-             pg_catalog.current_setting('primary_conninfo', true) <> ''";
+             pg_catalog.current_setting('primary_conninfo', true) <> '', \
+             CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_is_wal_replay_paused() END";
         let mut session = server::connect(info, SessionKind::Sql, &self.context.interrupt)?;
         let row = server::row(&mut session, QUESTION)?;
         let mut settings = BTreeMap::new();
@@ -163,6 +175,7 @@ impl<'a> Looking<'a> {
             running: Some(true),
             // A recovery without a target that streams as well.
             standby: text(6) == "t",
+            paused: text(7) == "t",
             asked,
             timeline: TimelineId(text(5).parse().map_err(|_| wrong("timeline_id", 5))?),
             start: None,
@@ -194,6 +207,7 @@ fn of_data(found: recovering::Recovering) -> Result<Seen, ProgressError> {
         in_recovery: found.mode != Mode::None,
         running: Some(found.running),
         standby,
+        paused: false,
         asked: AskedFor::of(&found.settings)?,
         timeline: control.timeline,
         start: found.start,

@@ -91,6 +91,8 @@ pub struct Progress {
     pub running: Option<bool>,
     /// It is a standby: it follows the archive for ever.
     pub standby: bool,
+    /// Replay is paused: at its target, or because somebody said so. Only the server itself can tell.
+    pub paused: bool,
     /// Where it goes.
     pub target: RecoveryTarget,
     /// The timeline that the target lies on.
@@ -133,10 +135,12 @@ fn text(progress: &Progress) -> String {
     };
     let what = match (progress.running, progress.standby) {
         (Some(false), _) => "NOT RUNNING; at its last restartpoint it had",
+        _ if progress.paused => "PAUSED recovery",
         (_, true) => "standby,",
         (_, false) => "recovery",
     };
     let goal = if progress.standby { "the end of the archive".to_owned() } else { progress.target.to_string() };
     let timeline = progress.timeline.map_or_else(String::new, |timeline| format!(" on timeline {timeline}"));
-    format!("{what} to {goal}{timeline}, {}: {}\n", position.stop_lsn, position.line())
+    let waits = if progress.paused { "; it waits for pg_wal_replay_resume()" } else { "" };
+    format!("{what} to {goal}{timeline}, {}: {}{waits}\n", position.stop_lsn, position.line())
 }

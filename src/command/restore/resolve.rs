@@ -75,13 +75,39 @@ fn of_servers(
     let mut refusal = None;
     for record in records {
         let server = cluster.server(record.system_identifier);
-        let snapshot = server.snapshot(record)?;
-        let mut evidence = Watched::new(server.evidence(record), terminal);
-        match plan(&snapshot, request, &mut evidence) {
+        match of_server(&server, record, request, terminal)? {
             Ok(plan) => return Ok(Ok((server, record.clone(), plan))),
-            Err(PlanError::Unreachable(refused)) => drop(refusal.get_or_insert(*refused)),
-            Err(PlanError::Evidence(error)) => return Err(error.into()),
+            Err(refused) => drop(refusal.get_or_insert(refused)),
         }
     }
     Ok(Err(refusal.unwrap_or_else(|| Refusal::plain(Unreachable::NoBackup))))
+}
+
+/// Most segments that are found damaged while planning. More of them are no accident, and a reason to look at the repository first.
+const MOST_DAMAGED: usize = 64;
+
+/// The plan of one server. A segment that turns out to be damaged as it is stored is taken for what it is, and the way planned anew:
+/// so the verdict names it, with the nearest moments that can be reached.
+fn of_server(
+    server: &ServerRepository,
+    record: &ServerRecord,
+    request: &PlanRequest,
+    terminal: bool,
+) -> Result<Result<RestorePlan, Refusal>, RestoreError> {
+    let mut snapshot = server.snapshot(record)?;
+    let mut evidence = Watched::new(server.evidence(record), terminal);
+    let mut found = 0;
+    loop {
+        match plan(&snapshot, request, &mut evidence) {
+            Ok(plan) => return Ok(Ok(plan)),
+            Err(PlanError::Unreachable(refused)) => return Ok(Err(*refused)),
+            Err(PlanError::Evidence(error)) => {
+                let damage = server.rotten(&error, record.segment_size_bytes).filter(|_| found < MOST_DAMAGED);
+                if !damage.is_some_and(|damage| snapshot.set_damaged(damage)) {
+                    return Err(error.into());
+                }
+                found += 1;
+            }
+        }
+    }
 }

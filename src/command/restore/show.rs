@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use super::Args;
 use super::ground::Ground;
 use super::resolve::Resolved;
+use super::summary;
 use super::survey::Survey;
 use crate::pgdata::state::Holds;
 use crate::recovery::moment::in_both;
@@ -228,6 +229,7 @@ fn plan_note(note: &PlanNote, zone: &TimeZone) -> String {
                 "this is not the newest timeline: timeline {newer} branched off at {fork}, and is not what is restored"
             )
         }
+        PlanNote::StillPrepared { xids } => summary::still_prepared(xids),
         PlanNote::LaterCommitsOn { timeline, time } => {
             format!(
                 "timeline {timeline} has later commits, up to {}; --timeline {timeline} follows it",

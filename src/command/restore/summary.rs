@@ -9,6 +9,7 @@ use super::ground::Ground;
 use super::start::Reached;
 use super::write::Written;
 use crate::pgdata::quote::shell_word;
+use crate::wal::Xid;
 
 /// The summary as text.
 pub(super) fn text(args: &Args, ground: &Ground, written: &Written, reached: Option<&Reached>) -> String {
@@ -29,6 +30,9 @@ pub(super) fn text(args: &Args, ground: &Ground, written: &Written, reached: Opt
             if let Some(timeline) = reached.replay.new_timeline {
                 let _ =
                     writeln!(text, "It is open for writing on timeline {timeline}. Its log: {}", reached.log.display());
+            }
+            if !reached.replay.prepared.is_empty() {
+                let _ = writeln!(text, "NOTE: {}", still_prepared(&reached.replay.prepared));
             }
             if let Some((socket, port)) = &reached.socket {
                 let _ = writeln!(text, "Connect: psql -h {} -p {port}", shell_word(&socket.to_string_lossy()));
@@ -62,4 +66,19 @@ pub(super) fn text(args: &Args, ground: &Ground, written: &Written, reached: Opt
          SYSTEM RESET synchronous_standby_names, and restart it, with the old server stopped for good.\n"
     });
     text
+}
+
+/// What prepared transactions that are open mean, and what to do about them.
+pub(super) fn still_prepared(xids: &[Xid]) -> String {
+    let shown: Vec<String> = xids.iter().take(10).map(|xid| xid.0.to_string()).collect();
+    let more = if xids.len() > shown.len() { ", ..." } else { "" };
+    let (what, holds) = match xids.len() {
+        1 => ("transaction", "it holds its locks"),
+        _ => ("transactions", "they hold their locks"),
+    };
+    format!(
+        "prepared {what} {}{more} open at that point: {holds} until COMMIT PREPARED or ROLLBACK PREPARED (pg_prepared_xacts has \
+         the names)",
+        shown.join(", ")
+    )
 }

@@ -43,8 +43,8 @@ pub struct ServerStatus {
     pub damaged: Vec<DamagedSegment>,
     /// Timelines with stored WAL.
     pub timelines: Vec<TimelineStatus>,
-    /// Complete base backups.
-    pub backups: usize,
+    /// Complete base backups; `None` if they could not be read.
+    pub backups: Option<usize>,
     /// Bytes of all backups' files.
     pub backup_raw_bytes: u64,
     /// Bytes that the backups take in the repository.
@@ -104,13 +104,21 @@ fn server(server: &ServerRepository, record: &ServerRecord, now: PgTime) -> Serv
         holes: Vec::new(),
         damaged: Vec::new(),
         timelines: Vec::new(),
-        backups: 0,
+        backups: None,
         backup_raw_bytes: 0,
         backup_stored_bytes: 0,
         problems: Vec::new(),
     };
-    if let Err(error) = fill(&mut status, server, record, now) {
-        status.problems.push(error.report().what);
+    let parts: [fn(&mut ServerStatus, &ServerRepository, &ServerRecord, PgTime) -> Result<(), RepositoryError>; 3] =
+        [count_backups, look_at_timelines, look_at_windows];
+    for part in parts {
+        if let Err(error) = part(&mut status, server, record, now) {
+            let what = error.report().what;
+            // What hides one part hides the windows too.
+            if !status.problems.contains(&what) {
+                status.problems.push(what);
+            }
+        }
     }
     let damaged = status.damaged.iter().map(ToString::to_string);
     let holes = status.holes.iter().filter(|hole| hole.matters).map(|hole| {
@@ -122,7 +130,20 @@ fn server(server: &ServerRepository, record: &ServerRecord, now: PgTime) -> Serv
     status
 }
 
-fn fill(
+fn count_backups(
+    status: &mut ServerStatus,
+    server: &ServerRepository,
+    _: &ServerRecord,
+    _: PgTime,
+) -> Result<(), RepositoryError> {
+    let backups = server.backups()?;
+    status.backups = Some(backups.len());
+    status.backup_raw_bytes = backups.iter().map(|backup| backup.raw_bytes).sum();
+    status.backup_stored_bytes = backups.iter().map(|backup| backup.stored_bytes).sum();
+    Ok(())
+}
+
+fn look_at_timelines(
     status: &mut ServerStatus,
     server: &ServerRepository,
     record: &ServerRecord,
@@ -139,10 +160,16 @@ fn fill(
         }
         status.timelines.push(found);
     }
+    Ok(())
+}
+
+fn look_at_windows(
+    status: &mut ServerStatus,
+    server: &ServerRepository,
+    record: &ServerRecord,
+    _: PgTime,
+) -> Result<(), RepositoryError> {
     let snapshot = server.snapshot(record)?;
-    status.backups = snapshot.backups.len();
-    status.backup_raw_bytes = snapshot.backups.iter().map(|backup| backup.size_bytes).sum();
-    status.backup_stored_bytes = snapshot.backups.iter().map(|backup| backup.stored_bytes).sum();
     status.holes = holes(&snapshot);
     status.damaged = damaged::look(server, &snapshot)?;
     status.windows = windows(&snapshot, &mut server.evidence(record))?;

@@ -39,7 +39,7 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitStatus, LookError> {
     if context.json {
         out.json(&status)?
     } else {
-        show::write(&status, &mut out)?
+        show::write(&status, &host::local_zone(), &mut out)?
     }
     Ok(if status.ok { ExitStatus::Success } else { ExitStatus::No })
 }

@@ -9,7 +9,7 @@ mod origins;
 mod show;
 
 use super::looking::{LookError, RepositoryArg};
-use super::{Context, looking};
+use super::{Context, host, looking};
 use crate::report::ExitStatus;
 pub use look::{ArchivedBy, ClusterTimelines, ForkPoint, Live, ServerTimelines, TimelineNode};
 
@@ -36,7 +36,7 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitStatus, LookError> {
     if context.json {
         out.json(&all)?;
     } else {
-        show::write(&all, &mut out)?;
+        show::write(&all, &host::local_zone(), &mut out)?;
     }
     Ok(ExitStatus::Success)
 }
