@@ -95,6 +95,9 @@ pub(super) fn look(cluster: &Cluster, repository: String, now: PgTime) -> Result
     Ok(ClusterStatus { cluster: cluster.name().clone(), repository, ok, servers, mirrors: Vec::new() })
 }
 
+/// What fills in a part of the state.
+type Part = fn(&mut ServerStatus, &ServerRepository, &ServerRecord, PgTime) -> Result<(), RepositoryError>;
+
 fn server(server: &ServerRepository, record: &ServerRecord, now: PgTime) -> ServerStatus {
     let mut status = ServerStatus {
         system_identifier: record.system_identifier,
@@ -109,9 +112,7 @@ fn server(server: &ServerRepository, record: &ServerRecord, now: PgTime) -> Serv
         backup_stored_bytes: 0,
         problems: Vec::new(),
     };
-    let parts: [fn(&mut ServerStatus, &ServerRepository, &ServerRecord, PgTime) -> Result<(), RepositoryError>; 3] =
-        [count_backups, look_at_timelines, look_at_windows];
-    for part in parts {
+    for part in [count_backups, look_at_timelines, look_at_windows] as [Part; 3] {
         if let Err(error) = part(&mut status, server, record, now) {
             let what = error.report().what;
             // What hides one part hides the windows too.
