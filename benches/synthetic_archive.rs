@@ -219,6 +219,7 @@ fn backup(server: &ServerRepository, start: SegmentNo) -> Result<BackupId, Box<d
         stored_bytes: 0,
         packs: 0,
         parent: None,
+        referenced_bytes: 0,
         compression,
         page_checksums: false,
         bad_pages: 0,

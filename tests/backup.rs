@@ -6,6 +6,8 @@ mod harness;
 mod broken_off;
 #[path = "backup/contents.rs"]
 mod contents;
+#[path = "backup/references.rs"]
+mod references;
 #[path = "backup/unpacked.rs"]
 mod unpacked;
 #[path = "backup/wal.rs"]

@@ -193,6 +193,9 @@ pub struct BackupInfo {
     pub packs: u32,
     /// The backup whose chunks this one refers to.
     pub parent: Option<BackupId>,
+    /// Bytes of what it refers to in packs of earlier backups.
+    #[serde(default)]
+    pub referenced_bytes: u64,
     /// How pages were compressed: `lz4`, or `zstd:` and the level.
     pub compression: String,
     /// Whether the cluster had data page checksums.

@@ -1,7 +1,7 @@
 //! What a base backup is made of: the server's tar stream, cut into chunks that have an identity of their own.
 //!
 //! Layer 2 (formats): bytes in, values out; no sockets, no files. [`tar`] reads the stream, [`cut`] cuts file content
-//! into chunks, [`page`] checks the data pages in them, [`frame`] compresses them, [`pack`] describes many of them in
+//! into chunks, [`change`] finds what of one is new, [`page`] checks the data pages in them, [`frame`] compresses them, [`pack`] describes many of them in
 //! one object, [`ChunkRef`] is how a manifest names one. Who moves the bytes is `command::backup` and `repository`.
 //!
 //! # Why fixed boundaries, and why these
@@ -11,6 +11,7 @@
 //! restore fetch more for one page; smaller ones cost manifest lines (150 bytes each) and compress worse: the matches of
 //! LZ4 reach back 64 KiB, so at 512 KiB nearly all of them are found.
 
+pub mod change;
 pub mod cut;
 pub mod frame;
 mod identity;

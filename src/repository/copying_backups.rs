@@ -91,6 +91,14 @@ impl ServerRepository {
         Ok(put)
     }
 
+    /// The frames of a pack by its index, in the order of their offsets.
+    ///
+    /// # Errors
+    /// There is no such pack, its index is damaged, or the store fails.
+    pub(super) fn pack_entries(&self, id: PackId) -> Result<Vec<PackEntry>, RepositoryError> {
+        Ok(self.end_of_pack(&keys::pack(&self.folder, id), id)?.0)
+    }
+
     /// Index and description of a pack, read and as they stand at its end.
     fn end_of_pack(&self, key: &Key, id: PackId) -> Result<(Vec<PackEntry>, Vec<u8>), RepositoryError> {
         let wrong = |error: PackError| self.wrong_pack(key, 0, &error.to_string());

@@ -1,8 +1,11 @@
 //! `pitr backup`: a base backup over the replication protocol, stored in chunks.
 //!
 //! ```text
-//! session ─► source (tar, cut) ─► workers (identity, checksums, LZ4) ─► writer (packs, manifest lines) ─► repository
+//! session ─► source (tar, cut) ─► workers (identity, checksums, what is new, LZ4) ─► writer (packs, manifest lines) ─► repository
 //! ```
+//!
+//! Every backup is a full one to restore and an incremental one to store: what the latest backup has at the same place is referred to,
+//! and of a chunk that changed a little only its changed pages are stored ([`earlier`], `chunk::change`).
 //!
 //! What is stored counts only once the manifest stands, and the manifest is published when everything else is durable: the packs,
 //! the WAL that the copy needs ([`wal`], [`stream`]), the info. Whatever ends the program before leaves objects that
@@ -13,6 +16,7 @@
 mod admission;
 mod check;
 mod config_files;
+mod earlier;
 mod error;
 mod pages;
 mod pipeline;
@@ -48,6 +52,7 @@ use crate::config::ClusterConfig;
 use crate::manifest::{MANIFEST_FORMAT, ManifestHeader, ManifestStop, ManifestWriter};
 use crate::replication::{BackupEnd, BaseBackup, BaseBackupOptions, ConnInfo, Patience, Session, SessionKind};
 use crate::report::{ExitStatus, Explain, Program, Severity};
+use crate::repository::earlier::EarlierBackup;
 use crate::repository::{Cluster, Repository, ServerRepository};
 use crate::wal::{BackupSource, Lsn, PgTime, SegmentName, TimelineId};
 
@@ -70,6 +75,9 @@ pub struct Args {
     /// Where the WAL comes from that the backup needs: the server's archiving, or streamed along
     #[arg(long, value_enum, default_value_t = WalMode::Archive)]
     wal: WalMode,
+    /// Store everything anew, instead of referring to what the latest backup has already
+    #[arg(long)]
+    full: bool,
     /// How long to wait for that WAL, such as 5m [default: the setting wal_timeout]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     wal_timeout: Option<Duration>,
@@ -137,6 +145,8 @@ struct Task<'a> {
     id: BackupId,
     random: u32,
     started_at: PgTime,
+    /// What need not be stored again.
+    earlier: Option<EarlierBackup>,
 }
 
 /// What is known when the server has begun to send.
@@ -176,7 +186,8 @@ impl<'a> Task<'a> {
         let started_at = host::now();
         let id = BackupId::new(started_at, random);
         let repository = cluster.server(facts.system_identifier);
-        Ok(Task { args, context, config, conninfo, facts, block_size, repository, id, random, started_at })
+        let earlier = if args.full { None } else { earlier::latest(&repository, id)? };
+        Ok(Task { args, context, config, conninfo, facts, block_size, repository, id, random, started_at, earlier })
     }
 
     fn take(self, session: &mut Session) -> Result<BackupInfo, BackupError> {
@@ -229,7 +240,8 @@ impl<'a> Task<'a> {
         progress: &Progress,
         streaming: Option<&Streaming>,
     ) -> Result<(Streamed, Written), BackupError> {
-        let settings = Settings { jobs: self.config.jobs, compression: self.config.compression, start: begun.lsn };
+        let (jobs, compression, earlier) = (self.config.jobs, self.config.compression, self.earlier.as_ref());
+        let settings = Settings { jobs, compression, start: begun.lsn, earlier };
         let object = self.repository.create_manifest(self.id)?;
         let manifest = ManifestWriter::new(object, self.header(begun))
             .map_err(|error| self.repository.manifest_failed(self.id, &error))?;
@@ -240,7 +252,7 @@ impl<'a> Task<'a> {
             &settings,
             |publisher| Writer::new(&self.repository, first_pack, manifest, publisher),
             |feed: &Feed| {
-                let streamed = Source::new(feed, progress, check_pages, streaming).read(backup)?;
+                let streamed = Source::new(feed, progress, check_pages, earlier, streaming).read(backup)?;
                 for Found { source, content } in configuration {
                     let (content, missing) = match content {
                         Ok(content) => (content, None),
@@ -271,7 +283,7 @@ impl<'a> Task<'a> {
             tablespaces: begun.tablespaces.clone(),
             compression: self.config.compression.to_string(),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-            pack_sources: vec![self.id],
+            pack_sources: self.earlier.as_ref().map_or_else(|| vec![self.id], |earlier| earlier.sources().to_vec()),
         }
     }
 
@@ -367,7 +379,8 @@ impl<'a> Task<'a> {
             raw_bytes: counts.raw_bytes,
             stored_bytes: written.stored_bytes,
             packs: written.packs,
-            parent: None,
+            parent: self.earlier.as_ref().map(EarlierBackup::id),
+            referenced_bytes: written.referenced_bytes,
             compression: self.config.compression.to_string(),
             page_checksums: self.facts.page_checksums,
             bad_pages: bad_count,

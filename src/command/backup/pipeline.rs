@@ -14,11 +14,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, ScopedJoinHandle};
 
 use super::BackupError;
-use super::worker::{self, Done, Job};
+use super::worker::{self, Done, Job, Known};
 use super::writer::{FileKind, Item, Publish, Writer, Written};
 use crate::chunk::cut::Piece;
 use crate::codec::Compression;
 use crate::repository::ServerRepository;
+use crate::repository::earlier::EarlierBackup;
 use crate::wal::Lsn;
 
 /// The reader's end of the pipeline.
@@ -34,36 +35,38 @@ impl Feed {
     }
 
     /// Passes a chunk of the open file on.
-    pub(super) fn chunk(&self, piece: Piece, first_block: Option<u32>) -> Result<(), BackupError> {
+    pub(super) fn chunk(&self, piece: Piece, known: Known) -> Result<(), BackupError> {
         let (done, result): (_, Receiver<Result<Done, BackupError>>) = sync_channel(1);
         // The item first: it is what bounds the number of chunks under way.
         self.item(Item::Chunk(result))?;
-        self.jobs.send(Job { piece, first_block, done }).map_err(|_| BackupError::Broken)
+        self.jobs.send(Job { piece, known, done }).map_err(|_| BackupError::Broken)
     }
 
     /// Passes a small file on in one go.
     pub(super) fn small_file(&self, kind: FileKind, content: Vec<u8>) -> Result<(), BackupError> {
         self.item(Item::Begin(kind))?;
         if !content.is_empty() {
-            self.chunk(Piece { offset: 0, raw: content }, None)?;
+            self.chunk(Piece { offset: 0, raw: content }, Known::default())?;
         }
         self.item(Item::End)
     }
 }
 
 /// What the pipeline needs to know.
-pub(super) struct Settings {
+pub(super) struct Settings<'a> {
     /// Worker threads, at least 1.
     pub(super) jobs: u32,
     pub(super) compression: Compression,
     /// The backup's start LSN.
     pub(super) start: Lsn,
+    /// What need not be stored again.
+    pub(super) earlier: Option<&'a EarlierBackup>,
 }
 
 /// Runs `read` with the other threads behind it; all packs are durable when this returns.
 pub(super) fn run<'w, T>(
     repository: &ServerRepository,
-    settings: &Settings,
+    settings: &Settings<'_>,
     new_writer: impl FnOnce(SyncSender<Publish>) -> Writer<'w>,
     read: impl FnOnce(&Feed) -> Result<T, BackupError>,
 ) -> Result<(T, Written), BackupError> {
@@ -78,7 +81,7 @@ pub(super) fn run<'w, T>(
         let waiting = std::sync::Arc::new(Mutex::new(waiting));
         for _ in 0..workers {
             let waiting = waiting.clone();
-            scope.spawn(move || worker::work(&waiting, settings.compression, settings.start));
+            scope.spawn(move || worker::work(&waiting, settings));
         }
         drop(waiting);
         let feed = Feed { jobs, items };

@@ -31,6 +31,9 @@ fn summary(info: &BackupInfo) -> String {
     line("WAL", format!("{} to {}", info.start_lsn, info.stop_lsn));
     let (raw, stored) = (HumanBytes(info.raw_bytes), HumanBytes(info.stored_bytes));
     line("size", format!("{} files, {raw}, stored in {stored}", info.files));
+    if let Some(parent) = info.parent {
+        line("refers to", format!("{} of {parent} and what that refers to", HumanBytes(info.referenced_bytes)));
+    }
     if info.bad_pages > 0 {
         line("DAMAGED", format!("{} data pages fail their checksum; the manifest names them", info.bad_pages));
     }

@@ -1,16 +1,20 @@
 //! The beginning of the pipeline: the server's stream, taken apart into directories, links, files and chunks.
 
+use std::ops::Range;
+
 use super::BackupError;
 use super::pipeline::Feed;
 use super::progress::Progress;
 use super::stream::Streaming;
+use super::worker::Known;
 use super::writer::{FileKind, FileMeta, Item};
-use crate::chunk::cut::Cutter;
+use crate::chunk::cut::{Cutter, Piece};
 use crate::chunk::page;
 use crate::chunk::tar::{TarEntry, TarEvent, TarKind, TarParser};
 use crate::manifest::server::{ServerManifest, ServerManifestEnd};
 use crate::manifest::{Directory, Symlink};
 use crate::replication::{BackupMessage, BaseBackup};
+use crate::repository::earlier::EarlierBackup;
 use crate::wal::BackupLabel;
 
 /// The longest `backup_label` that is looked at: a label of 1000 bytes and a handful of lines.
@@ -35,6 +39,9 @@ pub(super) struct Source<'a> {
     cutter: Cutter,
     /// First block of the open file, if it consists of pages to be checked.
     first_block: Option<u32>,
+    /// What need not be stored again, and which of its chunks the open file had.
+    earlier: Option<&'a EarlierBackup>,
+    earlier_file: Range<usize>,
     /// The open entry is a file.
     in_file: bool,
     /// Content of `backup_label`, once it has begun.
@@ -50,6 +57,7 @@ impl<'a> Source<'a> {
         feed: &'a Feed,
         progress: &'a Progress,
         page_checksums: bool,
+        earlier: Option<&'a EarlierBackup>,
         streaming: Option<&'a Streaming>,
     ) -> Self {
         Source {
@@ -60,6 +68,8 @@ impl<'a> Source<'a> {
             tablespace: None,
             cutter: Cutter::default(),
             first_block: None,
+            earlier,
+            earlier_file: 0..0,
             in_file: false,
             label: None,
             in_label: false,
@@ -140,6 +150,7 @@ impl<'a> Source<'a> {
                     true => page::first_block(&path, tablespace.is_some()),
                     false => None,
                 };
+                self.earlier_file = self.earlier.map(|earlier| earlier.file(&path, tablespace)).unwrap_or_default();
                 let meta = FileMeta { path, tablespace, mode, size: size_bytes, modified_at };
                 self.feed.item(Item::Begin(FileKind::Data(meta)))
             }
@@ -149,21 +160,26 @@ impl<'a> Source<'a> {
     fn content(&mut self, mut data: &[u8]) -> Result<(), BackupError> {
         while !data.is_empty() {
             if let Some(piece) = self.cutter.push(&mut data) {
-                self.feed.chunk(piece, self.first_block)?;
+                self.chunk(piece)?;
             }
         }
         Ok(())
     }
 
+    fn chunk(&self, piece: Piece) -> Result<(), BackupError> {
+        let earlier = self.earlier.and_then(|earlier| earlier.chunk(&self.earlier_file, piece.offset)).cloned();
+        self.feed.chunk(piece, Known { first_block: self.first_block, earlier })
+    }
+
     fn end_of_content(&mut self) -> Result<(), BackupError> {
         if let Some(piece) = self.cutter.finish() {
-            self.feed.chunk(piece, self.first_block)?;
+            self.chunk(piece)?;
         }
         self.feed.item(Item::End)
     }
 
     fn manifest(&mut self, bytes: &[u8]) -> Result<(), BackupError> {
-        self.first_block = None;
+        (self.first_block, self.earlier_file) = (None, 0..0);
         self.content(bytes)?;
         let mut claims = Vec::new();
         self.manifest.push(bytes, |file| claims.push(file))?;

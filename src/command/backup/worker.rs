@@ -1,21 +1,31 @@
-//! The work on one chunk: identity, checksums, compression. Runs on as many threads as `jobs` says.
+//! The work on one chunk: identity, checksums, what of it is new, compression. Runs on as many threads as `jobs` says.
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::BackupError;
+use super::pipeline::Settings;
+use crate::chunk::change::{self, Change};
 use crate::chunk::cut::Piece;
 use crate::chunk::page::{self, BLOCK_BYTES, PageState};
-use crate::chunk::{ChunkId, PageHash, frame, identify};
+use crate::chunk::{ChunkId, ChunkRef, PageHash, PageSet, Place, frame, identify};
 use crate::codec::Compression;
 use crate::wal::Lsn;
 
 /// A chunk to be worked on.
 pub(super) struct Job {
     pub(super) piece: Piece,
+    pub(super) known: Known,
+    pub(super) done: SyncSender<Result<Done, BackupError>>,
+}
+
+/// What is known of a chunk before it is looked at.
+#[derive(Default)]
+pub(super) struct Known {
     /// Number of the file's first block, if it consists of data pages with checksums.
     pub(super) first_block: Option<u32>,
-    pub(super) done: SyncSender<Result<Done, BackupError>>,
+    /// What the earlier backup had at its place.
+    pub(super) earlier: Option<ChunkRef>,
 }
 
 /// A chunk that was worked on.
@@ -25,41 +35,93 @@ pub(super) struct Done {
     pub(super) crc32c: u32,
     /// Blocks whose checksum does not match.
     pub(super) bad_blocks: Vec<u32>,
-    /// What is to be stored; `None` for nothing but zero bytes.
-    pub(super) stored: Option<Stored>,
+    pub(super) content: Content,
 }
 
-/// What becomes of a chunk in a pack.
-pub(super) struct Stored {
+/// What becomes of a chunk.
+pub(super) enum Content {
+    /// Nothing but zero bytes.
+    Zero,
+    /// It is the earlier backup's.
+    Same(ChunkRef),
+    /// It is stored.
+    Anew(Frame),
+    /// Pages that changed are stored, over what the earlier backup had.
+    Pages {
+        /// Identity of the chunk.
+        id: ChunkId,
+        base: Place,
+        keep: Vec<PageSet>,
+        pages: Vec<u8>,
+        frame: Frame,
+    },
+}
+
+/// What goes into a pack.
+pub(super) struct Frame {
+    /// Identity of the frame's content.
     pub(super) id: ChunkId,
+    pub(super) raw_length: u32,
     pub(super) pages: Vec<PageHash>,
-    pub(super) frame: Vec<u8>,
+    pub(super) stored: Vec<u8>,
 }
 
 /// Works until there are no more jobs.
-pub(super) fn work(jobs: &Mutex<Receiver<Job>>, compression: Compression, start: Lsn) {
+pub(super) fn work(jobs: &Mutex<Receiver<Job>>, settings: &Settings<'_>) {
     loop {
         // A poisoned lock means that another worker panicked; there is nothing behind the lock that could be half done.
         let next = jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
-        let Ok(Job { piece, first_block, done }) = next else { return };
+        let Ok(Job { piece, known, done }) = next else { return };
         // If nobody waits for the result any more, the backup has failed elsewhere.
-        let _ = done.send(process(&piece, first_block, compression, start));
+        let _ = done.send(process(&piece, &known, settings));
     }
 }
 
-fn process(piece: &Piece, first: Option<u32>, compression: Compression, start: Lsn) -> Result<Done, BackupError> {
+fn process(piece: &Piece, known: &Known, settings: &Settings<'_>) -> Result<Done, BackupError> {
     let raw = &piece.raw;
     let crc32c = crc32c::crc32c(raw);
     // A chunk never has more than CHUNK_BYTES.
     let raw_length = raw.len() as u32;
     if raw.iter().all(|&b| b == 0) {
-        return Ok(Done { raw_length, crc32c, bad_blocks: Vec::new(), stored: None });
+        return Ok(Done { raw_length, crc32c, bad_blocks: Vec::new(), content: Content::Zero });
     }
-    let bad_blocks = first.map_or_else(Vec::new, |first| bad_blocks(piece, first, start));
+    let bad_blocks = known.first_block.map_or_else(Vec::new, |first| bad_blocks(piece, first, settings.start));
     let (id, pages) = identify(raw);
-    let frame = frame::compress(raw, compression)
+    let content = match known.earlier.as_ref().and_then(|earlier| since(earlier, raw, id, &pages, settings)) {
+        Some(content) => content?,
+        None => Content::Anew(pack(raw, id, pages, settings.compression)?),
+    };
+    Ok(Done { raw_length, crc32c, bad_blocks, content })
+}
+
+/// What becomes of a chunk of which an earlier version is stored; `None` if that is of no use.
+fn since(
+    earlier: &ChunkRef,
+    raw: &[u8],
+    id: ChunkId,
+    pages: &[PageHash],
+    settings: &Settings<'_>,
+) -> Option<Result<Content, BackupError>> {
+    let raw_length = raw.len() as u32;
+    if change::is_same(earlier, raw_length, id) {
+        return Some(Ok(Content::Same(earlier.clone())));
+    }
+    let before = settings.earlier?.page_hashes(earlier)?;
+    match change::change(earlier, &before, raw_length, pages) {
+        Change::Pages { base, keep, pages: changed } => {
+            let content = change::cut_pages(raw, &changed);
+            let hashes = changed.iter().map(|page| pages[usize::from(*page)]).collect();
+            let frame = pack(&content, ChunkId::of(&content), hashes, settings.compression);
+            Some(frame.map(|frame| Content::Pages { id, base, keep, pages: changed, frame }))
+        }
+        Change::Anew => None,
+    }
+}
+
+fn pack(raw: &[u8], id: ChunkId, pages: Vec<PageHash>, compression: Compression) -> Result<Frame, BackupError> {
+    let stored = frame::compress(raw, compression)
         .map_err(|source| BackupError::Local { action: "compress a chunk", source })?;
-    Ok(Done { raw_length, crc32c, bad_blocks, stored: Some(Stored { id, pages, frame }) })
+    Ok(Frame { id, raw_length: raw.len() as u32, pages, stored })
 }
 
 /// Blocks of the relation fork in this chunk whose checksum does not match. A short last page is left to the server to report.

@@ -5,10 +5,10 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::BackupError;
 use super::check::Arrived;
-use super::worker::{Done, Stored};
+use super::worker::{Content, Done, Frame};
 use crate::catalog::PackId;
 use crate::chunk::pack::{PackEntry, PackIndex};
-use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkRef, EntryPath, Place};
+use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkRef, EntryPath, PageSet, Place};
 use crate::manifest::server::ServerFile;
 use crate::manifest::{
     BadPages, ConfigFile, Directory, FileEntry, MAX_CHUNKS_PER_LINE, ManifestLine, ManifestWriter, Symlink,
@@ -75,6 +75,8 @@ pub(super) struct Written {
     pub(super) packs: u32,
     /// Their bytes.
     pub(super) stored_bytes: u64,
+    /// Bytes of frames in earlier backups' packs that chunks refer to, counted for each.
+    pub(super) referenced_bytes: u64,
     /// Pages that look damaged.
     pub(super) suspects: Vec<BadPages>,
 }
@@ -88,6 +90,7 @@ pub(super) struct Writer<'a> {
     pack: Option<OpenPack>,
     next_pack: PackId,
     stored_bytes: u64,
+    referenced_bytes: u64,
     file: Option<OpenFile>,
     suspects: Vec<BadPages>,
 }
@@ -127,6 +130,7 @@ impl<'a> Writer<'a> {
             pack: None,
             next_pack,
             stored_bytes: 0,
+            referenced_bytes: 0,
             file: None,
             suspects,
         }
@@ -146,7 +150,8 @@ impl<'a> Writer<'a> {
                 Item::Finish => {
                     self.close_pack()?;
                     let (packs, stored_bytes) = (self.next_pack.number, self.stored_bytes);
-                    return Ok(Written { manifest: self.manifest, packs, stored_bytes, suspects: self.suspects });
+                    let (referenced_bytes, suspects) = (self.referenced_bytes, self.suspects);
+                    return Ok(Written { manifest: self.manifest, packs, stored_bytes, referenced_bytes, suspects });
                 }
             }
         }
@@ -159,12 +164,18 @@ impl<'a> Writer<'a> {
     }
 
     fn chunk(&mut self, done: Done) -> Result<(), BackupError> {
-        let content = match done.stored {
-            Some(stored) => {
-                ChunkContent::Stored { id: stored.id, base: self.store(done.raw_length, &stored)?, sets: Vec::new() }
+        let content = match done.content {
+            Content::Zero => ChunkContent::Zero,
+            Content::Anew(frame) => {
+                ChunkContent::Stored { id: frame.id, base: self.store(&frame, false)?, sets: Vec::new() }
             }
-            None => ChunkContent::Zero,
+            Content::Same(ChunkRef { content, .. }) => content,
+            Content::Pages { id, base, keep: mut sets, pages, frame } => {
+                sets.push(PageSet { place: self.store(&frame, true)?, pages });
+                ChunkContent::Stored { id, base, sets }
+            }
         };
+        self.referenced_bytes += referenced(&content);
         let file = self.file.as_mut().ok_or(BackupError::Broken)?;
         file.crc32c = crc32c::crc32c_combine(file.crc32c, done.crc32c, done.raw_length as usize);
         file.size += u64::from(done.raw_length);
@@ -213,7 +224,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Puts a frame into the open pack.
-    fn store(&mut self, raw_length: u32, stored: &Stored) -> Result<Place, BackupError> {
+    fn store(&mut self, frame: &Frame, page_set: bool) -> Result<Place, BackupError> {
         let pack = match &mut self.pack {
             Some(pack) => pack,
             none => {
@@ -222,17 +233,17 @@ impl<'a> Writer<'a> {
                 none.insert(OpenPack { id, object, bytes: 0, index: PackIndex::default() })
             }
         };
-        write(self.repository, pack, &stored.frame)?;
+        write(self.repository, pack, &frame.stored)?;
         // A frame is hardly longer than a chunk.
-        let stored_length = stored.frame.len() as u32;
+        let stored_length = frame.stored.len() as u32;
         let offset = pack.bytes - u64::from(stored_length);
         pack.index.push(&PackEntry {
-            id: stored.id,
+            id: frame.id,
             offset,
             stored_length,
-            raw_length,
-            page_set: false,
-            pages: stored.pages.clone(),
+            raw_length: frame.raw_length,
+            page_set,
+            pages: frame.pages.clone(),
         });
         let place = Place { source: 0, pack: pack.id.number, offset, length: stored_length };
         if pack.bytes + CHUNK_BYTES as u64 > PACK_BYTES || pack.index.bytes() > INDEX_BYTES {
@@ -270,6 +281,13 @@ fn entry(meta: &FileMeta, from: u64, chunks: Vec<ChunkRef>, crc32c: Option<u32>)
         chunks,
         crc32c: crc32c.map(|crc| format!("{crc:08x}")),
     }
+}
+
+/// Bytes of the frames of a chunk that lie in other backups' packs.
+fn referenced(content: &ChunkContent) -> u64 {
+    let ChunkContent::Stored { base, sets, .. } = content else { return 0 };
+    let places = sets.iter().map(|set| set.place).chain([*base]);
+    places.filter(|place| place.source > 0).map(|place| u64::from(place.length)).sum()
 }
 
 fn write(repository: &ServerRepository, pack: &mut OpenPack, bytes: &[u8]) -> Result<(), BackupError> {

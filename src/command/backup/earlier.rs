@@ -1,0 +1,36 @@
+//! The backup that a new one refers to: the latest whose manifest can be read.
+//!
+//! Chunks are compared by content, so any backup of the cluster would do, on whatever timeline; the latest has most in common with what the
+//! server has now.
+
+use std::collections::BTreeSet;
+
+use super::BackupError;
+use crate::catalog::{BackupId, PackId};
+use crate::report::{Explain, Program, Severity};
+use crate::repository::earlier::EarlierBackup;
+use crate::repository::{RepositoryError, ServerRepository};
+
+/// Reads the latest backup, for the new one `own`; `None` if there is none.
+pub(super) fn latest(server: &ServerRepository, own: BackupId) -> Result<Option<EarlierBackup>, BackupError> {
+    let mut backups = server.backups()?;
+    if backups.is_empty() {
+        return Ok(None);
+    }
+    // Clocks may be wrong; LSNs are not.
+    backups.sort_by_key(|info| (info.stop_lsn, info.id));
+    let usable: BTreeSet<PackId> = server.packs()?.iter().map(|pack| pack.id).collect();
+    for info in backups.iter().rev() {
+        match EarlierBackup::read(server, info.id, own, &usable) {
+            Ok(earlier) => return Ok(Some(earlier)),
+            Err(error @ RepositoryError::Storage(_)) => return Err(error.into()),
+            Err(error) => {
+                // A damaged backup is a matter for a person, and no reason to have none.
+                let mut report = error.report();
+                report.what = format!("cannot refer to base backup \"{}\": {}", info.id, report.what);
+                report.print(Program::Pitr, Severity::Warning);
+            }
+        }
+    }
+    Ok(None)
+}

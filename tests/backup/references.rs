@@ -1,0 +1,136 @@
+//! Backups after the first: full to restore, small to store.
+
+use std::fs;
+
+use pitr::catalog::{BackupId, BackupInfo};
+use pitr::chunk::ChunkContent;
+use pitr::manifest::ManifestLine;
+
+use crate::harness::{Options, Postgres, Run, Server, Site, Stop, majors, newest};
+use crate::unpacked::{Unpacked, repository};
+
+/// All backups, oldest first.
+fn backups(site: &Site) -> Vec<BackupInfo> {
+    let mut backups = repository(site).backups().expect("the list of backups");
+    backups.sort_by_key(|info| info.stop_lsn);
+    backups
+}
+
+/// Rows scattered over a table of 64 MB, all of whose pages say in which round they were written last.
+fn scatter(server: &Server, round: u32, one_in: u32) {
+    let rows = one_in * 14;
+    server.run(&format!("UPDATE big SET round = {round} WHERE n % {rows} = {}", (round * 14 * 7) % rows));
+    server.run("VACUUM big");
+}
+
+fn state(server: &Server) -> String {
+    server.ask("SELECT round || ':' || count(*) || ':' || sum(n) FROM big GROUP BY round ORDER BY round")
+}
+
+fn grown(postgres: &Postgres) -> Site {
+    let site = Site::with(postgres, Options::default().page_checksums(), "");
+    // Fourteen rows a page, and room for their new versions in it.
+    site.server.run(
+        "CREATE TABLE big (n int, round int, fill text) WITH (fillfactor = 92, autovacuum_enabled = off);
+         INSERT INTO big SELECT n, 0, (SELECT string_agg(md5(n || ':' || i), '') FROM generate_series(1, 15) i) \
+         FROM generate_series(1, 112000) n",
+    );
+    site.server.run("VACUUM FREEZE big");
+    site
+}
+
+/// Promise: a backup after small changes stores about what changed, any of them is restored whole, on every major; and each says
+/// what it refers to.
+#[test]
+fn later_backups_store_what_changed() {
+    for postgres in majors() {
+        let site = grown(&postgres);
+        site.backup();
+        let mut states = vec![state(&site.server)];
+        for round in 1..4 {
+            scatter(&site.server, round, 50);
+            states.push(state(&site.server));
+            site.backup();
+        }
+        let all = backups(&site);
+        let first = &all[0];
+        assert_eq!((first.parent, first.referenced_bytes), (None, 0));
+        for (earlier, info) in all.iter().zip(&all[1..]) {
+            assert_eq!(info.parent, Some(earlier.id));
+            assert!(info.referenced_bytes > first.stored_bytes / 2, "{info:?}");
+            // 2 % of 8000 pages, hardly compressible, and what else a cluster writes.
+            assert!(info.stored_bytes < first.stored_bytes / 10, "{} of {}", info.stored_bytes, first.stored_bytes);
+        }
+        assert!(has_sets(&site, all[3].id) > 100);
+        for (info, expected) in all.iter().zip(&states).rev() {
+            let unpacked = Unpacked::of(&site, info.id, &format!("copy-{}", info.id));
+            unpacked.verify(&postgres);
+            let name = format!("restored-{}", info.id);
+            let mut restored =
+                site.restore(&name, &["--to", "immediate", "--backup", &info.id.to_string(), "--action", "promote"]);
+            restored.start();
+            assert_eq!(state(&restored), *expected);
+            restored.stop(Stop::Immediate);
+        }
+    }
+}
+
+/// How many chunks of a backup are a base with page sets.
+fn has_sets(site: &Site, id: BackupId) -> usize {
+    let lines = repository(site).open_manifest(id).expect("the manifest");
+    let files = lines.filter_map(|line| match line.expect("a good line") {
+        ManifestLine::File(file) => Some(file.chunks),
+        _ => None,
+    });
+    let chunks = files.flatten();
+    chunks.filter(|chunk| matches!(&chunk.content, ChunkContent::Stored { sets, .. } if !sets.is_empty())).count()
+}
+
+/// Promise: a new backup stores anew what earlier ones have lost, one whose manifest is damaged is passed over with a warning, and
+/// `--full` refers to nothing.
+#[test]
+fn what_is_lost_is_stored_anew() {
+    let site = grown(&newest());
+    site.backup();
+    let first = backups(&site).remove(0);
+    let folder = site.repository().join("main").join(first.system_identifier.to_string());
+    let packs = fs::read_dir(folder.join("packs")).expect("packs");
+    let packs: Vec<_> = packs.map(|entry| entry.expect("an entry").path()).collect();
+    let [pack] = packs.as_slice() else { panic!("{packs:?}") };
+    // Its index cannot be read: which pages have changed is not known, and unchanged chunks need none.
+    let mut bytes = fs::read(pack).expect("a pack");
+    let end = bytes.len() - 20;
+    bytes[end] ^= 1;
+    fs::write(pack, &bytes).expect("written");
+    site.server.run("UPDATE big SET round = 1 WHERE n < 1000");
+    let said = site.backup();
+    assert!(said.stderr.contains("are stored anew"), "{said}");
+    bytes[end] ^= 1;
+    fs::write(pack, &bytes).expect("written");
+    let second = backups(&site).remove(1);
+    assert_eq!((second.parent, has_sets(&site, second.id)), (Some(first.id), 0));
+    assert!(second.stored_bytes < first.stored_bytes / 4, "{second:?}");
+    Unpacked::of(&site, second.id, "second").verify(&newest());
+
+    let manifest = folder.join("backups").join(second.id.to_string()).join("manifest");
+    let good = fs::read(&manifest).expect("readable");
+    fs::write(&manifest, &good[..good.len() / 2]).expect("written");
+    let said = site.backup();
+    assert!(said.stderr.contains("cannot refer to base backup") && said.stderr.contains("WARNING"), "{said}");
+    assert_eq!(backups(&site)[2].parent, Some(first.id));
+    fs::write(&manifest, good).expect("written");
+
+    // It is gone, and with it all that the later ones refer to: the next one has no need of it.
+    fs::remove_file(pack).expect("removed");
+    site.backup();
+    let healed = backups(&site).remove(3);
+    assert!(healed.stored_bytes > first.stored_bytes / 2, "{healed:?}");
+    Unpacked::of(&site, healed.id, "healed").verify(&newest());
+
+    site.pitr(&["backup", "--full"]).run().ok();
+    let full = backups(&site).remove(4);
+    assert_eq!((full.parent, full.referenced_bytes), (None, 0));
+    assert!(full.stored_bytes > 40 << 20, "{full:?}");
+    let manifest = repository(&site).open_manifest(full.id).expect("the manifest");
+    assert_eq!(manifest.header().pack_sources, [full.id]);
+}
