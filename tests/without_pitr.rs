@@ -33,6 +33,9 @@ fn comes_back(compression: &str) {
          CREATE TABLE zeros (t text); ALTER TABLE zeros ALTER t SET STORAGE EXTERNAL; \
          INSERT INTO zeros SELECT repeat('0', 1000000)",
     );
+    // The second backup refers to chunks of the first, and lays pages over some.
+    site.backup();
+    site.server.run("UPDATE elsewhere SET md5 = 'new' WHERE g = 19000");
     site.backup();
     site.server.run("INSERT INTO elsewhere SELECT g, 'later' FROM generate_series(1, 1000) g");
     site.server.ask("SELECT pg_create_restore_point('here')");

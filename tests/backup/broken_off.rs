@@ -136,7 +136,7 @@ fn killed_anywhere() {
                 }
                 let mut manifest = repository(&site).open_manifest(info.id).expect("a manifest");
                 manifest.verify_to_end().expect("a whole manifest");
-                let sources = [info.id];
+                let sources = manifest.header().pack_sources.clone();
                 for line in repository(&site).open_manifest(info.id).expect("a manifest") {
                     if let pitr::manifest::ManifestLine::File(file) = line.expect("a good line") {
                         let chunks = file.chunks.iter();
