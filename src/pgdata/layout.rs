@@ -31,6 +31,7 @@ use crate::chunk::{ChunkRef, EntryPath};
 use crate::durable::{self, NewFile, Owner};
 use crate::manifest::{ConfigFile, Directory, FileEntry, ManifestError, ManifestLine, Symlink};
 use crate::repository::RepositoryError;
+use crate::repository::frames::Frames;
 use crate::wal::{ControlFile, ServerLimits};
 use pool::{Pool, Target};
 
@@ -44,9 +45,6 @@ const CONFIGURATION: &str = "pitr.config";
 /// tablespaces had (the links are made here, mapped; the server would put the old ones back).
 const LEFT_BEHIND: [&str; 5] =
     ["postmaster.pid", "postmaster.opts", "recovery.signal", "standby.signal", "tablespace_map"];
-
-/// Chunks of one file that one worker writes in a row: 8 MiB.
-const CHUNKS_AT_ONCE: usize = 16;
 
 /// Where everything goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,8 +73,8 @@ pub struct Options<'a> {
     pub owner: Option<Owner>,
     /// The directories hold something: keep of it what equals the backup, remove the rest.
     pub over: bool,
-    /// Reads one chunk, proved. Called by several threads.
-    pub read: &'a (dyn Fn(&ChunkRef) -> Result<Vec<u8>, RepositoryError> + Sync),
+    /// Reads what some chunks consist of. Called by several threads.
+    pub read: &'a (dyn Fn(&[&ChunkRef]) -> Result<Frames, RepositoryError> + Sync),
     /// Set when the user asks to stop.
     pub interrupt: &'a AtomicBool,
     /// Counts as it goes.
@@ -145,8 +143,9 @@ pub fn write(
     let missing = |reason: String| PgDataError::Incomplete { file: CONTROL_FILE, reason };
     let control = control.ok_or_else(|| missing("there is none".to_owned()))?;
     let mut bytes = Vec::new();
+    let frames = (options.read)(&control.chunks.iter().collect::<Vec<_>>())?;
     for chunk in &control.chunks {
-        bytes.extend((options.read)(chunk)?);
+        bytes.extend(frames.chunk(chunk)?);
     }
     let parsed = ControlFile::parse(&bytes).map_err(|error| missing(error.to_string()))?;
     if parsed.system_identifier != marker.system_identifier {
@@ -390,11 +389,9 @@ impl<'a> Hand<'a> {
         let compare = if self.options.over { opened.length.min(line.size) } else { 0 };
         let target = Arc::new(Target { file: opened.file, path: full, compare });
         let mut at = line.from;
-        let mut chunks = line.chunks.into_iter().peekable();
-        while chunks.peek().is_some() {
-            let some: Vec<ChunkRef> = chunks.by_ref().take(CHUNKS_AT_ONCE).collect();
-            let bytes: u64 = some.iter().map(|chunk| u64::from(chunk.raw_length)).sum();
-            pool.give(&target, at, some)?;
+        for chunk in line.chunks {
+            let bytes = u64::from(chunk.raw_length);
+            pool.give(&target, at, chunk)?;
             at += bytes;
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 
 use super::{RepositoryError, SMALL_OBJECT_BYTES, ServerRepository, keys, malformed, parse};
 use crate::catalog::{BackupId, BackupInfo, INFO_FORMAT, PackId, WalTail};
-use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkId, ChunkRef, Place, assemble, frame};
+use crate::chunk::{ChunkId, frame};
 use crate::codec::Compression;
 use crate::manifest::{ManifestError, ManifestReader};
 use crate::storage::{Key, NewObject, Put};
@@ -71,52 +71,6 @@ impl ServerRepository {
     pub fn manifest_error(&self, id: BackupId, source: ManifestError) -> RepositoryError {
         let key = keys::manifest(&self.folder, id).to_string();
         RepositoryError::Manifest { storage: self.storage.describe(), key, source }
-    }
-
-    /// Reads one chunk of a file and proves it. `sources` is `pack_sources` of the manifest that names the chunk.
-    ///
-    /// # Errors
-    /// The store fails, or what is stored is not the chunk.
-    pub fn read_chunk(&self, sources: &[BackupId], chunk: &ChunkRef) -> Result<Vec<u8>, RepositoryError> {
-        match &chunk.content {
-            ChunkContent::Zero => Ok(vec![0; chunk.raw_length as usize]),
-            ChunkContent::Stored { id, base, sets } => {
-                let raw = self.read_place(sources, *base)?;
-                let sets = sets
-                    .iter()
-                    .map(|set| Ok((set.pages.as_slice(), self.read_place(sources, set.place)?)))
-                    .collect::<Result<Vec<_>, RepositoryError>>()?;
-                let assembled = assemble(chunk.raw_length, *id, raw, &sets);
-                assembled.map_err(|error| self.chunk_error(sources, *base, error.to_string()))
-            }
-        }
-    }
-
-    /// The raw content of one frame of a pack: a chunk's base or a page set.
-    ///
-    /// # Errors
-    /// The store fails, or there is no whole frame at that place.
-    pub fn read_place(&self, sources: &[BackupId], place: Place) -> Result<Vec<u8>, RepositoryError> {
-        let key = self.pack_key(sources, place)?;
-        let stored = self.storage.get_range(&key, place.offset..place.offset + u64::from(place.length))?;
-        frame::decompress(&stored, CHUNK_BYTES).map_err(|error| self.chunk_error(sources, place, error.to_string()))
-    }
-
-    /// The key of the pack that a place lies in.
-    fn pack_key(&self, sources: &[BackupId], place: Place) -> Result<Key, RepositoryError> {
-        match sources.get(usize::from(place.source)) {
-            Some(&backup) => Ok(keys::pack(&self.folder, PackId { backup, number: place.pack })),
-            None => Err(self.chunk_error(sources, place, "its manifest does not name this pack's backup".to_owned())),
-        }
-    }
-
-    fn chunk_error(&self, sources: &[BackupId], place: Place, reason: String) -> RepositoryError {
-        let key = match sources.get(usize::from(place.source)) {
-            Some(&backup) => keys::pack(&self.folder, PackId { backup, number: place.pack }),
-            None => keys::packs(&self.folder),
-        };
-        let (storage, key) = (self.storage.describe(), key.to_string());
-        RepositoryError::Chunk { storage, key, offset: place.offset, reason }
     }
 
     /// Begins a pack.
@@ -219,6 +173,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::chunk::{ChunkContent, ChunkRef, Place};
     use crate::repository::Repository;
     use crate::storage::{Memory, Storage};
     use crate::wal::{PgTime, SystemIdentifier};

@@ -15,7 +15,7 @@
 //! `pg_upgrade` gives a cluster a second system identifier; both stay under the cluster's name. The marker `pitr.json`
 //! tells a repository from the empty mount point that is left when its file system is not mounted.
 //!
-//! [`wal`] archives and fetches WAL files, [`evidence`] and [`reindex`] know what is in them, [`backup`] does the same for the objects of base backups. [`earlier`] gives out what a new backup need not store again. [`copying`] brings what one repository holds into another. What backups
+//! [`wal`] archives and fetches WAL files, [`evidence`] and [`reindex`] know what is in them, [`backup`] does the same for the objects of base backups. [`frames`] reads chunks many at a time, [`earlier`] gives out what a new backup need not store again. [`copying`] brings what one repository holds into another. What backups
 //! contain is `manifest`'s and `chunk`'s business.
 
 mod archiving;
@@ -24,6 +24,7 @@ pub mod copying;
 mod copying_backups;
 pub mod earlier;
 pub mod evidence;
+pub mod frames;
 mod identity;
 mod keys;
 mod lacking;

@@ -60,7 +60,7 @@ pub(super) fn write(
         jobs: args.jobs.unwrap_or(resolved.cluster.jobs) as usize,
         owner: ground.owner,
         over: ground.over,
-        read: &|chunk| resolved.server.read_chunk(&sources, chunk),
+        read: &|chunks| resolved.server.fetch_frames(&sources, chunks.iter().copied()),
         interrupt: &flag,
         progress: &progress,
     };

@@ -1,5 +1,6 @@
 //! The threads that fetch chunks and write them where they belong.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -11,8 +12,10 @@ use super::super::PgDataError;
 use super::Options;
 use crate::chunk::{ChunkContent, ChunkId, ChunkRef};
 
-/// Pieces of work that wait for each thread. With at most sixteen chunk references each, they are small.
-const WAITING: usize = 8;
+/// Bytes of files that a thread takes at a time: what is read for them in as few requests as possible.
+const BATCH_BYTES: u64 = 8 << 20;
+/// Most files whose pieces wait or are worked on: each is open until it is written.
+const MOST_OPEN: usize = 512;
 
 /// A file being written.
 #[derive(Debug)]
@@ -23,16 +26,25 @@ pub(super) struct Target {
     pub(super) compare: u64,
 }
 
-/// Consecutive chunks of one file.
-struct Work {
+/// A chunk and its place in a file.
+struct Piece {
     target: Arc<Target>,
     at: u64,
-    chunks: Vec<ChunkRef>,
+    chunk: ChunkRef,
+}
+
+/// Pieces that one thread takes together: chunks of a large file, or many small files, in the order of the manifest.
+#[derive(Default)]
+struct Work {
+    pieces: Vec<Piece>,
+    bytes: u64,
 }
 
 /// Running threads that take work.
 pub(super) struct Pool<'a> {
     sender: SyncSender<Work>,
+    gathered: RefCell<Work>,
+    most_pieces: usize,
     failure: &'a Mutex<Option<PgDataError>>,
     options: Options<'a>,
 }
@@ -45,15 +57,17 @@ impl Pool<'_> {
     ) -> Result<(), PgDataError> {
         let jobs = options.jobs.max(1);
         let failure = Mutex::new(None);
-        let (sender, receiver) = sync_channel(WAITING * jobs);
+        // One batch waits for each thread, one is worked on, and one is gathered.
+        let (sender, receiver) = sync_channel(jobs);
+        let most_pieces = (MOST_OPEN / (2 * jobs + 1)).max(16);
         let receiver = Mutex::new(receiver);
         let fed = std::thread::scope(|scope| {
             for _ in 0..jobs {
                 scope.spawn(|| work(&receiver, &failure, options));
             }
             // Dropped with its sender when `feed` is done, whereupon the threads end.
-            let pool = Pool { sender, failure: &failure, options };
-            feed(&pool)
+            let pool = Pool { sender, gathered: RefCell::default(), most_pieces, failure: &failure, options };
+            feed(&pool).and_then(|()| pool.send())
         });
         // What went wrong in a thread came first; `feed` only noticed.
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -62,12 +76,22 @@ impl Pool<'_> {
         }
     }
 
-    /// Gives consecutive chunks of a file to whichever thread is free.
-    pub(super) fn give(&self, target: &Arc<Target>, at: u64, chunks: Vec<ChunkRef>) -> Result<(), PgDataError> {
+    /// Gives the chunk that belongs at `at` in a file to whichever thread is free, together with its neighbours.
+    pub(super) fn give(&self, target: &Arc<Target>, at: u64, chunk: ChunkRef) -> Result<(), PgDataError> {
+        let full = {
+            let mut gathered = self.gathered.borrow_mut();
+            gathered.bytes += u64::from(chunk.raw_length);
+            gathered.pieces.push(Piece { target: Arc::clone(target), at, chunk });
+            gathered.bytes >= BATCH_BYTES || gathered.pieces.len() >= self.most_pieces
+        };
+        if full { self.send() } else { Ok(()) }
+    }
+
+    fn send(&self) -> Result<(), PgDataError> {
         self.check()?;
-        let work = Work { target: Arc::clone(target), at, chunks };
+        let work = self.gathered.take();
         // The threads go on taking work, without doing it, after a failure: they never close the channel.
-        self.sender.send(work).map_err(|_| PgDataError::Interrupted)
+        if work.pieces.is_empty() { Ok(()) } else { self.sender.send(work).map_err(|_| PgDataError::Interrupted) }
     }
 
     /// Fails when a thread has failed, or the user asked to stop.
@@ -98,18 +122,21 @@ fn work(receiver: &Mutex<Receiver<Work>>, failure: &Mutex<Option<PgDataError>>, 
 }
 
 fn write(work: &Work, options: Options<'_>) -> Result<(), PgDataError> {
-    let mut at = work.at;
-    for chunk in &work.chunks {
-        let length = u64::from(chunk.raw_length);
-        if work.target.holds(at, chunk)? {
+    let mut missing = Vec::with_capacity(work.pieces.len());
+    for piece in &work.pieces {
+        if piece.target.holds(piece.at, &piece.chunk)? {
+            let length = u64::from(piece.chunk.raw_length);
             options.progress.kept_bytes.fetch_add(length, Ordering::Relaxed);
+            options.progress.bytes.fetch_add(length, Ordering::Relaxed);
         } else {
-            let raw = (options.read)(chunk)?;
-            let written = work.target.file.write_all_at(&raw, at);
-            written.map_err(PgDataError::io("write", &work.target.path))?;
+            missing.push(piece);
         }
-        options.progress.bytes.fetch_add(length, Ordering::Relaxed);
-        at += length;
+    }
+    let frames = (options.read)(&missing.iter().map(|piece| &piece.chunk).collect::<Vec<_>>())?;
+    for Piece { target, at, chunk } in missing {
+        let raw = frames.chunk(chunk)?;
+        target.file.write_all_at(&raw, *at).map_err(PgDataError::io("write", &target.path))?;
+        options.progress.bytes.fetch_add(u64::from(chunk.raw_length), Ordering::Relaxed);
         if options.interrupt.load(Ordering::Relaxed) {
             return Err(PgDataError::Interrupted);
         }

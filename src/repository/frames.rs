@@ -1,0 +1,155 @@
+//! Chunks read many at a time, with as few requests as their places allow.
+//!
+//! Chunks that follow each other in a file mostly follow each other in a pack, and so do the page sets that one backup laid over them.
+//! Frames that lie close together are read in one range; each is unpacked only when its chunk is asked for, so that what is in memory
+//! is compressed.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::{RepositoryError, ServerRepository, keys};
+use crate::catalog::{BackupId, PackId};
+use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkRef, Place, assemble, frame};
+
+/// What lies between two frames is read along if it is no more than this, in bytes: about what a store sends while another request
+/// would be on its way.
+const GAP_BYTES: u64 = 256 << 10;
+/// Most bytes of one range: what many threads hold has to fit into memory.
+const RANGE_BYTES: u64 = 16 << 20;
+
+/// Frames in memory.
+#[derive(Debug)]
+pub struct Frames {
+    server: ServerRepository,
+    sources: Vec<BackupId>,
+    /// The ranges of each pack: first byte and content, ascending.
+    packs: BTreeMap<(u16, u32), Vec<(u64, Vec<u8>)>>,
+}
+
+impl ServerRepository {
+    /// Reads the frames of some chunks. `sources` is `pack_sources` of the manifest that names them.
+    ///
+    /// # Errors
+    /// The store fails, or a pack is gone or shorter than a place in it.
+    pub fn fetch_frames<'c>(
+        &self,
+        sources: &[BackupId],
+        chunks: impl IntoIterator<Item = &'c ChunkRef>,
+    ) -> Result<Frames, RepositoryError> {
+        let mut wanted: BTreeMap<(u16, u32), Vec<Range<u64>>> = BTreeMap::new();
+        for chunk in chunks {
+            for place in places(chunk) {
+                let range = place.offset..place.offset + u64::from(place.length);
+                wanted.entry((place.source, place.pack)).or_default().push(range);
+            }
+        }
+        let mut frames = Frames { server: self.clone(), sources: sources.to_owned(), packs: BTreeMap::new() };
+        for (pack, ranges) in wanted {
+            let key = match frames.pack(pack) {
+                Some(id) => keys::pack(&self.folder, id),
+                None => return Err(frames.damaged(pack, 0, "its manifest does not name this pack's backup")),
+            };
+            for range in joined(ranges) {
+                let content = self.storage.get_range(&key, range.clone())?;
+                frames.packs.entry(pack).or_default().push((range.start, content));
+            }
+        }
+        Ok(frames)
+    }
+
+    /// Reads one chunk of a file and proves it. `sources` is `pack_sources` of the manifest that names the chunk.
+    ///
+    /// # Errors
+    /// The store fails, or what is stored is not the chunk.
+    pub fn read_chunk(&self, sources: &[BackupId], chunk: &ChunkRef) -> Result<Vec<u8>, RepositoryError> {
+        self.fetch_frames(sources, [chunk])?.chunk(chunk)
+    }
+}
+
+impl Frames {
+    /// One of the chunks whose frames were read, proved.
+    ///
+    /// # Errors
+    /// What is stored is not the chunk.
+    pub fn chunk(&self, chunk: &ChunkRef) -> Result<Vec<u8>, RepositoryError> {
+        match &chunk.content {
+            ChunkContent::Zero => Ok(vec![0; chunk.raw_length as usize]),
+            ChunkContent::Stored { id, base, sets } => {
+                let raw = self.unpack(*base)?;
+                let sets = sets
+                    .iter()
+                    .map(|set| Ok((set.pages.as_slice(), self.unpack(set.place)?)))
+                    .collect::<Result<Vec<_>, RepositoryError>>()?;
+                let assembled = assemble(chunk.raw_length, *id, raw, &sets);
+                assembled.map_err(|error| self.damaged((base.source, base.pack), base.offset, &error.to_string()))
+            }
+        }
+    }
+
+    fn unpack(&self, place: Place) -> Result<Vec<u8>, RepositoryError> {
+        let pack = (place.source, place.pack);
+        let stored = self.packs.get(&pack).and_then(|ranges| {
+            let at = ranges.partition_point(|(start, _)| *start <= place.offset).checked_sub(1)?;
+            let (start, content) = &ranges[at];
+            let from = usize::try_from(place.offset - start).ok()?;
+            content.get(from..from.checked_add(place.length as usize)?)
+        });
+        let stored = stored.ok_or_else(|| self.damaged(pack, place.offset, "it was not read"))?;
+        frame::decompress(stored, CHUNK_BYTES).map_err(|error| self.damaged(pack, place.offset, &error.to_string()))
+    }
+
+    fn pack(&self, (source, number): (u16, u32)) -> Option<PackId> {
+        self.sources.get(usize::from(source)).map(|backup| PackId { backup: *backup, number })
+    }
+
+    fn damaged(&self, pack: (u16, u32), offset: u64, reason: &str) -> RepositoryError {
+        let folder = &self.server.folder;
+        let key = self.pack(pack).map_or_else(|| keys::packs(folder), |id| keys::pack(folder, id));
+        let (storage, key, reason) = (self.server.storage.describe(), key.to_string(), reason.to_owned());
+        RepositoryError::Chunk { storage, key, offset, reason }
+    }
+}
+
+/// Where the frames of a chunk are.
+fn places(chunk: &ChunkRef) -> impl Iterator<Item = Place> + '_ {
+    let (base, sets) = match &chunk.content {
+        ChunkContent::Zero => (None, &[][..]),
+        ChunkContent::Stored { base, sets, .. } => (Some(*base), sets.as_slice()),
+    };
+    base.into_iter().chain(sets.iter().map(|set| set.place))
+}
+
+/// Ranges that lie close together as one, ascending.
+fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| (range.start, range.end));
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last)
+                if range.start <= last.end.saturating_add(GAP_BYTES)
+                    && (range.end <= last.end || range.end - last.start <= RANGE_BYTES) =>
+            {
+                last.end = last.end.max(range.end);
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What lies close is joined, what lies far or would be too much is not, and no byte that is wanted is left out.
+    #[test]
+    fn close_ranges_are_joined() {
+        let gap = GAP_BYTES;
+        assert_eq!(joined(vec![10..20, 0..10, 20 + gap..30 + gap]), [0..30 + gap]);
+        assert_eq!(joined(vec![0..10, 11 + gap..12 + gap]), [0..10, 11 + gap..12 + gap]);
+        assert_eq!(joined(vec![0..10, 0..10, 5..7]), [0..10]);
+        let long: Vec<_> = (0..40).map(|at| at << 19..(at + 1) << 19).collect();
+        let found = joined(long);
+        assert_eq!(found, [0..RANGE_BYTES, RANGE_BYTES..40 << 19]);
+    }
+}
