@@ -48,6 +48,20 @@ fn there_and_back() {
         assert!(!finished.stdout.is_empty(), "{words:?}");
         assert!(finished.stderr.contains("pitr: cost:  ") && finished.stderr.contains(" GET"), "{finished}");
     }
+    // Neither a backup nor a restore asks for each of a thousand small files.
+    let mut costs = Vec::new();
+    for words in [&["backup"][..], &["restore", "--yes", "--to", "immediate", "--target"]] {
+        let mut command = site.pitr(words);
+        if words.len() > 1 {
+            command.arg(site.dir.join("counted"));
+        }
+        let done = command.arg("--stats").run_within(Duration::from_secs(120)).ok();
+        let cost = done.stderr.lines().find(|line| line.contains("pitr: cost:")).expect("its cost").to_owned();
+        let requests = cost.split(" requests").next().and_then(|before| before.rsplit(' ').next());
+        let requests: u32 = requests.and_then(|number| number.parse().ok()).expect("a number of requests");
+        costs.push((requests, cost));
+    }
+    assert!(costs.iter().all(|(requests, _)| (1..100).contains(requests)), "{costs:?}");
     let mut here = site.restore("here", &["--to-name", "here"]);
     here.start();
     assert_eq!(rows(&here), "before between");
