@@ -220,6 +220,7 @@ fn backup(server: &ServerRepository, start: SegmentNo) -> Result<BackupId, Box<d
         packs: 0,
         parent: None,
         referenced_bytes: 0,
+        changed_only: false,
         compression,
         page_checksums: false,
         bad_pages: 0,

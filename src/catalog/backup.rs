@@ -196,6 +196,9 @@ pub struct BackupInfo {
     /// Bytes of what it refers to in packs of earlier backups.
     #[serde(default)]
     pub referenced_bytes: u64,
+    /// The server sent only what had changed since `parent`, by its WAL summaries (17 and later).
+    #[serde(default)]
+    pub changed_only: bool,
     /// How pages were compressed: `lz4`, or `zstd:` and the level.
     pub compression: String,
     /// Whether the cluster had data page checksums.

@@ -1,6 +1,6 @@
 //! What a base backup is made of: the server's tar stream, cut into chunks that have an identity of their own.
 //!
-//! Layer 2 (formats): bytes in, values out; no sockets, no files. [`tar`] reads the stream, [`cut`] cuts file content
+//! Layer 2 (formats): bytes in, values out; no sockets, no files. [`tar`] reads the stream, [`incremental`] what servers send in place of whole files, [`cut`] cuts file content
 //! into chunks, [`change`] finds what of one is new, [`page`] checks the data pages in them, [`frame`] compresses them, [`pack`] describes many of them in
 //! one object, [`ChunkRef`] is how a manifest names one. Who moves the bytes is `command::backup` and `repository`.
 //!
@@ -15,6 +15,7 @@ pub mod change;
 pub mod cut;
 pub mod frame;
 mod identity;
+pub mod incremental;
 pub mod pack;
 pub mod page;
 mod path;

@@ -22,6 +22,8 @@ pub struct BaseBackupOptions {
     /// Send `tablespace_map` instead of symbolic links under `pg_tblspc`. A server that starts with one makes the links
     /// anew with the *original* paths, so a restore to other places must edit it.
     pub tablespace_map: bool,
+    /// Send only what has changed since the backup whose manifest was uploaded in this session (17 and later).
+    pub incremental: bool,
 }
 
 impl Default for BaseBackupOptions {
@@ -35,6 +37,7 @@ impl Default for BaseBackupOptions {
             verify_checksums: true,
             progress: false,
             tablespace_map: false,
+            incremental: false,
         }
     }
 }
@@ -50,6 +53,9 @@ pub(super) fn command(options: &BaseBackupOptions, major: u16) -> Result<String,
     }
     if options.rate_limit_kib.is_some_and(|rate| !(32..=1_048_576).contains(&rate)) {
         return refuse("rate limit", "the server takes 32 kB/s to 1 GB/s");
+    }
+    if options.incremental && major < 17 {
+        return refuse("incremental backup", "servers send what has changed from PostgreSQL 17 on");
     }
     let label = options.label.replace('\'', "''");
     Ok(if major < 15 { command_until_14(options, &label) } else { command_from_15(options, &label) })
@@ -76,6 +82,7 @@ fn command_from_15(options: &BaseBackupOptions, label: &str) -> String {
         format!("TABLESPACE_MAP {}", on_off(options.tablespace_map)),
         format!("VERIFY_CHECKSUMS {}", on_off(options.verify_checksums)),
     ];
+    list.extend(options.incremental.then(|| "INCREMENTAL on".to_owned()));
     list.extend(options.rate_limit_kib.map(|rate| format!("MAX_RATE {rate}")));
     format!("BASE_BACKUP ({})", list.join(", "))
 }
@@ -106,5 +113,8 @@ mod tests {
         assert!(refused(BaseBackupOptions { label: "a\nSTART WAL LOCATION: 0/0".into(), ..Default::default() }, 15));
         assert!(refused(BaseBackupOptions { rate_limit_kib: Some(31), ..Default::default() }, 15));
         assert!(refused(BaseBackupOptions::default(), 12));
+        assert!(refused(BaseBackupOptions { incremental: true, ..Default::default() }, 16));
+        let incremental = BaseBackupOptions { incremental: true, ..Default::default() };
+        assert!(command(&incremental, 17).unwrap().ends_with(", INCREMENTAL on)"));
     }
 }

@@ -86,6 +86,24 @@ pub struct BaseBackup<'s> {
     place: Place,
 }
 
+/// A base backup that the server has begun.
+#[derive(Debug)]
+pub struct BegunBackup {
+    start_lsn: Lsn,
+    timeline: TimelineId,
+    tablespaces: Vec<BackupTablespace>,
+    separate_streams: bool,
+}
+
+impl BegunBackup {
+    /// The backup, in the session that it was begun in.
+    #[must_use]
+    pub fn on(self, session: &mut Session) -> BaseBackup<'_> {
+        let BegunBackup { start_lsn, timeline, tablespaces, separate_streams } = self;
+        BaseBackup { session, start_lsn, timeline, tablespaces, separate_streams, archives: 0, place: Place::Outside }
+    }
+}
+
 /// Where in the stream we are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
@@ -105,6 +123,14 @@ impl<'s> BaseBackup<'s> {
     /// # Errors
     /// [`ReplicationError`]; options that the server could not take are refused before anything is sent.
     pub fn start(session: &'s mut Session, options: &BaseBackupOptions) -> Result<Self, ReplicationError> {
+        Ok(BaseBackup::begin(session, options)?.on(session))
+    }
+
+    /// As [`BaseBackup::start`], leaving the session free after an error of the server's: another backup can be started then.
+    ///
+    /// # Errors
+    /// As for [`BaseBackup::start`].
+    pub fn begin(session: &mut Session, options: &BaseBackupOptions) -> Result<BegunBackup, ReplicationError> {
         let major = session.server_major()?;
         let command = command(options, major)?;
         // Warnings of earlier commands are not this backup's.
@@ -115,16 +141,7 @@ impl<'s> BaseBackup<'s> {
         session.set_silence(usual);
         let (start_lsn, timeline) = position(&started?, STARTING)?;
         let tablespaces = tablespaces(&result(session, STARTING)?)?;
-        let separate_streams = major < 15;
-        Ok(BaseBackup {
-            session,
-            start_lsn,
-            timeline,
-            tablespaces,
-            separate_streams,
-            archives: 0,
-            place: Place::Outside,
-        })
+        Ok(BegunBackup { start_lsn, timeline, tablespaces, separate_streams: major < 15 })
     }
 
     /// WAL from here on is needed to use the backup.

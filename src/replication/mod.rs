@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! ConnInfo ──connect──► Session ──┬─ query, show, identify_system, timeline_history
-//!  (conninfo)  (socket, tls, auth) ├─ BaseBackup::start → next … → finish
+//!  (conninfo)  (socket, tls, auth) ├─ (upload_manifest →) BaseBackup::start → next … → finish
 //!                                 └─ WalStream::start  → next … → stop
 //! ```
 //!
@@ -26,10 +26,11 @@ mod session;
 mod socket;
 mod stream;
 mod tls;
+mod upload;
 mod wire;
 
 pub use backup_command::BaseBackupOptions;
-pub use base_backup::{BackupEnd, BackupMessage, BackupTablespace, BaseBackup};
+pub use base_backup::{BackupEnd, BackupMessage, BackupTablespace, BaseBackup, BegunBackup};
 pub use conninfo::{ConnInfo, ConnInfoError};
 pub use error::{ReplicationError, ServerMessage};
 pub use frames::read_recorded;

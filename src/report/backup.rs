@@ -27,6 +27,11 @@ impl Explain for BackupError {
             BackupError::Tar(_) | BackupError::Entry { .. } => {
                 (ExitStatus::Unsupported, "Is it a plain PostgreSQL server, and no proxy between? Please report it.")
             }
+            BackupError::Changed { .. } | BackupError::EarlierDamaged(_) => (
+                ExitStatus::Damaged,
+                "Take the backup again with --full-read, which does not need the earlier one, and look for errors of the disk behind the \
+                 repository.",
+            ),
             BackupError::ServerManifest(_) | BackupError::ManifestTooLarge => {
                 (ExitStatus::Unsupported, "Take the backup again; if it fails again, please report it.")
             }

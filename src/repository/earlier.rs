@@ -24,9 +24,20 @@ pub struct EarlierBackup {
     server: ServerRepository,
     id: BackupId,
     sources: Vec<BackupId>,
-    files: HashMap<u128, Range<usize>>,
+    files: HashMap<u128, EarlierFile>,
     chunks: Vec<Option<ChunkRef>>,
     indexes: Mutex<Indexes>,
+}
+
+/// A file of an earlier backup.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EarlierFile {
+    /// Bytes.
+    pub size: u64,
+    /// CRC-32C of the content.
+    pub crc32c: Option<u32>,
+    /// Which of the backup's chunks it has.
+    chunks: Range<usize>,
 }
 
 /// The indexes read last, the latest at the end.
@@ -55,12 +66,14 @@ impl EarlierBackup {
         // Only those that are still referred to: else each backup would hand the sources of all before it on for ever.
         let mut sources = vec![own];
         let mut renumbered: HashMap<u16, u16> = HashMap::new();
-        let (mut files, mut chunks): (HashMap<u128, Range<usize>>, Vec<Option<ChunkRef>>) =
-            (HashMap::new(), Vec::new());
+        let (mut files, mut chunks): (HashMap<u128, EarlierFile>, Vec<Option<ChunkRef>>) = (HashMap::new(), Vec::new());
         for line in manifest.by_ref() {
             let line = line.map_err(|error| server.manifest_error(earlier, error))?;
             let ManifestLine::File(file) = line else { continue };
-            let range = files.entry(file_key(&file.path, file.tablespace)).or_insert(chunks.len()..chunks.len());
+            let known = files.entry(file_key(&file.path, file.tablespace));
+            let here = chunks.len()..chunks.len();
+            let known = known.or_insert(EarlierFile { size: file.size, crc32c: None, chunks: here });
+            known.crc32c = file.crc32c.and_then(|crc| u32::from_str_radix(&crc, 16).ok());
             for mut chunk in file.chunks {
                 let mut place = |place: &mut Place| {
                     let backup = *theirs.get(usize::from(place.source))?;
@@ -86,7 +99,7 @@ impl EarlierBackup {
                 };
                 chunks.push(whole.map(|()| chunk));
             }
-            range.end = chunks.len();
+            known.chunks.end = chunks.len();
         }
         // The lines are trusted only once the manifest has proved whole.
         if manifest.stop().is_none() {
@@ -108,17 +121,46 @@ impl EarlierBackup {
         &self.sources
     }
 
-    /// Which of its chunks a file had.
+    /// Nothing that it refers to is missing.
     #[must_use]
-    pub fn file(&self, path: &EntryPath, tablespace: Option<u32>) -> Range<usize> {
-        self.files.get(&file_key(path, tablespace)).cloned().unwrap_or_default()
+    pub fn is_whole(&self) -> bool {
+        self.chunks.iter().all(Option::is_some)
     }
 
-    /// The chunk of a file ([`EarlierBackup::file`]) at an offset, if it had one there that can be referred to.
+    /// What it had of a file.
     #[must_use]
-    pub fn chunk(&self, file: &Range<usize>, offset: u64) -> Option<&ChunkRef> {
-        let at = usize::try_from(offset / CHUNK_BYTES as u64).ok()?.checked_add(file.start)?;
-        self.chunks.get(at).filter(|_| file.contains(&at))?.as_ref()
+    pub fn file(&self, path: &EntryPath, tablespace: Option<u32>) -> Option<&EarlierFile> {
+        self.files.get(&file_key(path, tablespace))
+    }
+
+    /// The chunk of a file at an offset, if it had one there that can be referred to.
+    #[must_use]
+    pub fn chunk(&self, file: &EarlierFile, offset: u64) -> Option<&ChunkRef> {
+        let at = usize::try_from(offset / CHUNK_BYTES as u64).ok()?.checked_add(file.chunks.start)?;
+        self.chunks.get(at).filter(|_| file.chunks.contains(&at))?.as_ref()
+    }
+
+    /// The content of a chunk.
+    ///
+    /// # Errors
+    /// The store fails, or what is stored is not the chunk.
+    pub fn read_chunk(&self, chunk: &ChunkRef) -> Result<Vec<u8>, RepositoryError> {
+        self.server.read_chunk(&self.sources, chunk)
+    }
+
+    /// The server's `backup_manifest` of it; `None` if it has none.
+    ///
+    /// # Errors
+    /// As for [`EarlierBackup::read_chunk`].
+    pub fn server_manifest(&self) -> Result<Option<Vec<u8>>, RepositoryError> {
+        let path = EntryPath::new(b"backup_manifest").ok();
+        let Some(file) = path.and_then(|path| self.file(&path, None)) else { return Ok(None) };
+        let mut content = Vec::new();
+        for chunk in &self.chunks[file.chunks.clone()] {
+            let Some(chunk) = chunk else { return Ok(None) };
+            content.extend(self.read_chunk(chunk)?);
+        }
+        Ok(Some(content))
     }
 
     /// The hashes of a chunk's pages; `None` if an index that has them cannot be read: then the chunk is to be stored anew.

@@ -22,9 +22,12 @@ const RANGE_BYTES: u64 = 16 << 20;
 pub struct Frames {
     server: ServerRepository,
     sources: Vec<BackupId>,
-    /// The ranges of each pack: first byte and content, ascending.
-    packs: BTreeMap<(u16, u32), Vec<(u64, Vec<u8>)>>,
+    /// The ranges of each pack, ascending.
+    packs: BTreeMap<(u16, u32), Vec<Loaded>>,
 }
+
+/// A range of a pack: its first byte, and its content.
+type Loaded = (u64, Vec<u8>);
 
 impl ServerRepository {
     /// Reads the frames of some chunks. `sources` is `pack_sources` of the manifest that names them.
@@ -145,9 +148,9 @@ mod tests {
     #[test]
     fn close_ranges_are_joined() {
         let gap = GAP_BYTES;
-        assert_eq!(joined(vec![10..20, 0..10, 20 + gap..30 + gap]), [0..30 + gap]);
+        assert_eq!(joined(vec![10..20, 0..10, 20 + gap..30 + gap]), vec![(0..30 + gap)]);
         assert_eq!(joined(vec![0..10, 11 + gap..12 + gap]), [0..10, 11 + gap..12 + gap]);
-        assert_eq!(joined(vec![0..10, 0..10, 5..7]), [0..10]);
+        assert_eq!(joined(vec![0..10, 0..10, 5..7]), vec![(0..10)]);
         let long: Vec<_> = (0..40).map(|at| at << 19..(at + 1) << 19).collect();
         let found = joined(long);
         assert_eq!(found, [0..RANGE_BYTES, RANGE_BYTES..40 << 19]);

@@ -39,11 +39,11 @@ fn grown(postgres: &Postgres) -> Site {
     site
 }
 
-/// Promise: a backup after small changes stores about what changed, any of them is restored whole, on every major; and each says
-/// what it refers to.
+/// Promise: a backup after small changes stores about what changed, any of them is restored whole, in both forms of the protocol; and
+/// each says what it refers to.
 #[test]
 fn later_backups_store_what_changed() {
-    for postgres in majors() {
+    for postgres in [majors().remove(0), newest()] {
         let site = grown(&postgres);
         site.backup();
         let mut states = vec![state(&site.server)];
@@ -133,4 +133,103 @@ fn what_is_lost_is_stored_anew() {
     assert!(full.stored_bytes > 40 << 20, "{full:?}");
     let manifest = repository(&site).open_manifest(full.id).expect("the manifest");
     assert_eq!(manifest.header().pack_sources, [full.id]);
+}
+
+/// Promise: a server that knows what has changed (17 and later) is asked for that only; what is stored is the same as from a full read:
+/// whole files, whole label, and a manifest that PostgreSQL's own tool agrees with. A server that cannot tell is read in full, and that
+/// is said.
+#[test]
+fn only_what_changed_is_read() {
+    for postgres in majors().into_iter().filter(|postgres| postgres.major >= 17) {
+        let options = Options::default().page_checksums().set("summarize_wal", "on");
+        let mut site = Site::with(&postgres, options, "");
+        let place = site.dir.make_dir("elsewhere");
+        site.server.run(&format!("CREATE TABLESPACE elsewhere LOCATION '{}'", place.display()));
+        site.server.run(
+            "CREATE TABLE big (n int, round int, fill text) WITH (fillfactor = 92, autovacuum_enabled = off);
+             INSERT INTO big SELECT n, 0, (SELECT string_agg(md5(n || ':' || i), '') FROM generate_series(1, 15) i) \
+             FROM generate_series(1, 42000) n;
+             CREATE TABLE shrinks AS SELECT n, repeat('x', 500) AS t FROM generate_series(1, 20000) n;
+             CREATE TABLE rewritten AS SELECT n FROM generate_series(1, 20000) n;
+             CREATE TABLE far TABLESPACE elsewhere AS SELECT n FROM generate_series(1, 50000) n;
+             CREATE TABLE dropped AS SELECT 1 AS n; CREATE UNLOGGED TABLE fleeting AS SELECT 1 AS n; CREATE INDEX ON big (n)",
+        );
+        site.server.run("VACUUM FREEZE big");
+        let said = site.backup();
+        assert!(!said.stdout.contains("WAL summaries"), "{said}");
+        let rounds = if postgres.major == newest().major { 1..4 } else { 1..2 };
+        for round in rounds {
+            scatter(&site.server, round, 20);
+            site.server.run(&format!(
+                "DELETE FROM shrinks WHERE n > 20000 - {round} * 6000; INSERT INTO rewritten VALUES ({round});
+                 UPDATE far SET n = -n WHERE n % 40000 = {round}; CREATE TABLE new_{round} AS SELECT {round} AS n"
+            ));
+            site.server.run("VACUUM shrinks");
+            match round {
+                1 => ["DROP TABLE dropped", "CREATE DATABASE other"].iter().for_each(|sql| site.server.run(sql)),
+                2 => site.server.run("VACUUM FULL rewritten"),
+                _ => site.server.run("TRUNCATE rewritten; INSERT INTO rewritten VALUES (7)"),
+            }
+            let said = site.backup();
+            assert!(said.stdout.contains("by the server's WAL summaries"), "PostgreSQL {}: {said}", postgres.major);
+            let last = backups(&site).pop().expect("a backup");
+            assert!(last.changed_only && last.parent.is_some(), "{last:?}");
+            // The same moment, read in full: nothing is written in between but what a checkpoint does.
+            let everything = "SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM";
+            let name = format!("copy-{round}");
+            let moved = format!("{}={}", place.display(), site.dir.join(format!("moved-{round}")).display());
+            let id = last.id.to_string();
+            let words = ["--to", "immediate", "--backup", &id, "--action", "promote", "--tablespace", &moved];
+            let mut copy = site.restore(&name, &words);
+            let label = std::fs::read_to_string(site.dir.join(&name).join("backup_label")).expect("the label");
+            assert!(label.contains("START WAL LOCATION") && !label.contains("INCREMENTAL"), "{label}");
+            verify(&site, &postgres, last.id, &format!("files-{round}"));
+            copy.start();
+            for table in ["big", "shrinks", "rewritten", "far", &format!("new_{round}")] {
+                let sql = format!("{everything} (SELECT * FROM {table}) t");
+                assert_eq!(copy.ask(&sql), site.server.ask(&sql), "{table} in round {round}");
+            }
+            copy.run("SELECT pg_catalog.pg_relation_size('big'); REINDEX TABLE big");
+            copy.stop(Stop::Immediate);
+        }
+        let said = site.pitr(&["backup", "--full-read"]).run().ok();
+        assert!(!said.stdout.contains("WAL summaries") && said.stdout.contains("refers to"), "{said}");
+        // Without the summaries since, it cannot tell.
+        site.server.configure("summarize_wal", "off");
+        site.server.reload();
+        site.server.archive_all();
+        crate::harness::wait_for("the summarizer to end", || {
+            let running = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsummarizer'";
+            (site.server.ask(running) == "0").then_some(())
+        });
+        let said = site.backup();
+        assert!(!said.stdout.contains("WAL summaries"), "{said}");
+    }
+}
+
+/// Lays a backup out and lets the tool of its own version, or ours of all its checksums, compare it with `backup_manifest`.
+fn verify(site: &Site, postgres: &Postgres, id: BackupId, name: &str) {
+    let unpacked = Unpacked::of(site, id, name);
+    let manifest = fs::read(unpacked.data.join("backup_manifest")).expect("the server's manifest");
+    let mut reader = pitr::manifest::server::ServerManifest::default();
+    let mut files = Vec::new();
+    reader.push(&manifest, |file| files.push(file)).expect("a good manifest");
+    reader.finish().expect("it holds");
+    assert!(files.len() > 900);
+    for file in files {
+        let path = String::from_utf8(file.path).expect("a plain name");
+        assert!(!path.contains("INCREMENTAL"), "{path}");
+        let path = match path.strip_prefix("pg_tblspc/").and_then(|rest| rest.split_once('/')) {
+            Some((oid, rest)) => unpacked.tablespaces[&oid.parse::<u32>().expect("an oid")].join(rest),
+            None => unpacked.data.join(path),
+        };
+        let content = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_eq!(
+            (content.len() as u64, Some(crc32c::crc32c(&content))),
+            (file.size, file.crc32c),
+            "{}",
+            path.display()
+        );
+    }
+    unpacked.verify(postgres);
 }

@@ -58,6 +58,17 @@ pub enum BackupError {
         /// Why.
         reason: &'static str,
     },
+    /// A file cannot be put together from what has changed in it.
+    #[error("cannot put \"{path}\" together with the earlier base backup: {reason}")]
+    Changed {
+        /// The file as it was sent.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// What has changed is to be laid over a chunk of the earlier backup, and that is damaged.
+    #[error("cannot put the base backup together with the earlier one: {0}")]
+    EarlierDamaged(RepositoryError),
     /// The server's own manifest is not whole.
     #[error("cannot verify the base backup: {0}")]
     ServerManifest(#[from] ServerManifestError),

@@ -14,6 +14,7 @@
 //! The phases are here; [`pipeline`] has the threads, `report::backup` the advice.
 
 mod admission;
+mod changed;
 mod check;
 mod config_files;
 mod earlier;
@@ -50,7 +51,9 @@ use crate::chunk::page::BLOCK_BYTES;
 use crate::command::looking::RepositoryArg;
 use crate::config::ClusterConfig;
 use crate::manifest::{MANIFEST_FORMAT, ManifestHeader, ManifestStop, ManifestWriter};
-use crate::replication::{BackupEnd, BaseBackup, BaseBackupOptions, ConnInfo, Patience, Session, SessionKind};
+use crate::replication::{
+    BackupEnd, BaseBackup, BaseBackupOptions, ConnInfo, Patience, ReplicationError, Session, SessionKind,
+};
 use crate::report::{ExitStatus, Explain, Program, Severity};
 use crate::repository::earlier::EarlierBackup;
 use crate::repository::{Cluster, Repository, ServerRepository};
@@ -78,6 +81,9 @@ pub struct Args {
     /// Store everything anew, instead of referring to what the latest backup has already
     #[arg(long)]
     full: bool,
+    /// Have the server read and send everything, though it knows what has changed (PostgreSQL 17 and later with summarize_wal)
+    #[arg(long)]
+    full_read: bool,
     /// How long to wait for that WAL, such as 5m [default: the setting wal_timeout]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     wal_timeout: Option<Duration>,
@@ -100,6 +106,9 @@ enum WalMode {
     /// A second session streams it into the repository.
     Stream,
 }
+
+/// The first version that keeps summaries of what its WAL changes.
+const FIRST_WITH_SUMMARIES: u16 = 17;
 
 /// Takes a base backup.
 ///
@@ -163,6 +172,7 @@ struct Received {
     written: Written,
     end: BackupEnd,
     stop_time: PgTime,
+    changed_only: bool,
 }
 
 impl<'a> Task<'a> {
@@ -197,13 +207,14 @@ impl<'a> Task<'a> {
         };
         let configuration = config_files::read(&self.conninfo, &self.context.interrupt);
         let missing = configuration.iter().filter_map(Found::why_missing).collect();
-        let mut backup = BaseBackup::start(session, &self.options())?;
+        let changed_only = self.hand_over_manifest(session)?;
+        let (mut backup, changed_only) = self.start(session, changed_only)?;
         let begun = Begun::of(&backup);
         let size = self.facts.segment_size;
         let mut streaming = slot
             .map(|slot| slot.stream(self.repository.clone(), begun.lsn, begun.timeline, size, self.config.compression));
         let progress = Progress::begin(self.context.stderr_is_terminal, begun.estimate);
-        let received = self.receive(&mut backup, &begun, configuration, &progress, streaming.as_ref());
+        let received = self.receive(&mut backup, &begun, changed_only, configuration, &progress, streaming.as_ref());
         progress.finish();
         let (streamed, written) = match (received, streaming) {
             // The reader stopped because the WAL stream did; that one knows why.
@@ -214,19 +225,51 @@ impl<'a> Task<'a> {
             }
         };
         let end = backup.finish()?;
-        let received = Received { streamed, written, end, stop_time: host::now() };
+        let received = Received { streamed, written, end, stop_time: host::now(), changed_only };
         self.check(&begun, &received)?;
         let wal = self.bring_wal(session, &begun, &received, streaming, &progress)?;
         self.commit(begun, received, wal, missing)
     }
 
-    fn options(&self) -> BaseBackupOptions {
+    /// Hands the earlier backup's manifest to a server that can tell what has changed since. Whether it took it.
+    fn hand_over_manifest(&self, session: &mut Session) -> Result<bool, BackupError> {
+        let Some(earlier) = self.earlier.as_ref().filter(|earlier| earlier.is_whole() && !self.args.full_read) else {
+            return Ok(false);
+        };
+        if session.server_major()? < FIRST_WITH_SUMMARIES || session.show("summarize_wal")? != "on" {
+            return Ok(false);
+        }
+        let Some(manifest) = earlier.server_manifest()? else { return Ok(false) };
+        match session.upload_manifest(&manifest) {
+            Ok(()) => Ok(true),
+            Err(ReplicationError::Server(why)) => {
+                tell_full_read(&why.message);
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Starts the backup, with everything if the server cannot tell what has changed. Whether it sends only that.
+    fn start<'s>(&self, session: &'s mut Session, changed_only: bool) -> Result<(BaseBackup<'s>, bool), BackupError> {
+        if changed_only {
+            match BaseBackup::begin(session, &self.options(true)) {
+                Ok(begun) => return Ok((begun.on(session), true)),
+                Err(ReplicationError::Server(why)) => tell_full_read(&why.message),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok((BaseBackup::start(session, &self.options(false))?, false))
+    }
+
+    fn options(&self, incremental: bool) -> BaseBackupOptions {
         BaseBackupOptions {
             label: self.args.label.clone(),
             fast_checkpoint: self.args.checkpoint == Checkpoint::Fast,
             rate_limit_kib: self.args.rate_limit.map(|rate| rate.0),
             verify_checksums: self.facts.page_checksums,
             progress: true,
+            incremental,
             ..BaseBackupOptions::default()
         }
     }
@@ -236,6 +279,7 @@ impl<'a> Task<'a> {
         &self,
         backup: &mut BaseBackup<'_>,
         begun: &Begun,
+        changed_only: bool,
         configuration: Vec<Found>,
         progress: &Progress,
         streaming: Option<&Streaming>,
@@ -250,9 +294,11 @@ impl<'a> Task<'a> {
         pipeline::run(
             &self.repository,
             &settings,
-            |publisher| Writer::new(&self.repository, first_pack, manifest, publisher),
+            |publisher| Writer::new(&self.repository, first_pack, manifest, publisher, compression),
             |feed: &Feed| {
-                let streamed = Source::new(feed, progress, check_pages, earlier, streaming).read(backup)?;
+                let streamed = Source::new(feed, progress, check_pages, earlier, streaming)
+                    .changed_only(changed_only.then_some(self.block_size))
+                    .read(backup)?;
                 for Found { source, content } in configuration {
                     let (content, missing) = match content {
                         Ok(content) => (content, None),
@@ -349,7 +395,7 @@ impl<'a> Task<'a> {
             return Err(BackupError::Interrupted);
         }
         let wal_ranges = ranges(&begun, &received);
-        let Received { streamed, written, end, stop_time } = received;
+        let Received { streamed, written, end, stop_time, changed_only } = received;
         let (bad_pages, bad_count) = pages::confirmed(written.suspects, &end);
         let source = streamed.label.from;
         let (stop_lsn, stop_timeline) = (end.stop_lsn, end.timeline);
@@ -381,6 +427,7 @@ impl<'a> Task<'a> {
             packs: written.packs,
             parent: self.earlier.as_ref().map(EarlierBackup::id),
             referenced_bytes: written.referenced_bytes,
+            changed_only,
             compression: self.config.compression.to_string(),
             page_checksums: self.facts.page_checksums,
             bad_pages: bad_count,
@@ -392,6 +439,13 @@ impl<'a> Task<'a> {
         self.repository.publish_manifest(self.id, manifest)?;
         Ok(info)
     }
+}
+
+/// Says that a server which could have told what has changed did not.
+fn tell_full_read(why: &str) {
+    eprintln!(
+        "pitr: NOTE:  the server cannot tell what has changed since the latest base backup ({why}): it reads and sends everything"
+    );
 }
 
 impl Begun {

@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, ScopedJoinHandle};
 
 use super::BackupError;
-use super::worker::{self, Done, Job, Known};
+use super::worker::{self, Done, Job, Known, Raw};
 use super::writer::{FileKind, Item, Publish, Writer, Written};
 use crate::chunk::cut::Piece;
 use crate::codec::Compression;
@@ -35,20 +35,20 @@ impl Feed {
     }
 
     /// Passes a chunk of the open file on.
-    pub(super) fn chunk(&self, piece: Piece, known: Known) -> Result<(), BackupError> {
+    pub(super) fn chunk(&self, raw: Raw, known: Known) -> Result<(), BackupError> {
         let (done, result): (_, Receiver<Result<Done, BackupError>>) = sync_channel(1);
         // The item first: it is what bounds the number of chunks under way.
         self.item(Item::Chunk(result))?;
-        self.jobs.send(Job { piece, known, done }).map_err(|_| BackupError::Broken)
+        self.jobs.send(Job { raw, known, done }).map_err(|_| BackupError::Broken)
     }
 
     /// Passes a small file on in one go.
     pub(super) fn small_file(&self, kind: FileKind, content: Vec<u8>) -> Result<(), BackupError> {
         self.item(Item::Begin(kind))?;
         if !content.is_empty() {
-            self.chunk(Piece { offset: 0, raw: content }, Known::default())?;
+            self.chunk(Raw::Whole(Piece { offset: 0, raw: content }), Known::default())?;
         }
-        self.item(Item::End)
+        self.item(Item::End(None))
     }
 }
 

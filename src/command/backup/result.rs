@@ -34,6 +34,9 @@ fn summary(info: &BackupInfo) -> String {
     if let Some(parent) = info.parent {
         line("refers to", format!("{} of {parent} and what that refers to", HumanBytes(info.referenced_bytes)));
     }
+    if info.changed_only {
+        line("read", "what has changed since then, by the server's WAL summaries".to_owned());
+    }
     if info.bad_pages > 0 {
         line("DAMAGED", format!("{} data pages fail their checksum; the manifest names them", info.bad_pages));
     }

@@ -1,20 +1,19 @@
 //! The beginning of the pipeline: the server's stream, taken apart into directories, links, files and chunks.
 
-use std::ops::Range;
-
 use super::BackupError;
+use super::changed::{self, ChangedFile};
 use super::pipeline::Feed;
 use super::progress::Progress;
 use super::stream::Streaming;
-use super::worker::Known;
-use super::writer::{FileKind, FileMeta, Item};
+use super::worker::{Known, Raw};
+use super::writer::{FileKind, FileMeta, Item, Sent};
 use crate::chunk::cut::{Cutter, Piece};
 use crate::chunk::page;
 use crate::chunk::tar::{TarEntry, TarEvent, TarKind, TarParser};
 use crate::manifest::server::{ServerManifest, ServerManifestEnd};
 use crate::manifest::{Directory, Symlink};
 use crate::replication::{BackupMessage, BaseBackup};
-use crate::repository::earlier::EarlierBackup;
+use crate::repository::earlier::{EarlierBackup, EarlierFile};
 use crate::wal::BackupLabel;
 
 /// The longest `backup_label` that is looked at: a label of 1000 bytes and a handful of lines.
@@ -41,7 +40,14 @@ pub(super) struct Source<'a> {
     first_block: Option<u32>,
     /// What need not be stored again, and which of its chunks the open file had.
     earlier: Option<&'a EarlierBackup>,
-    earlier_file: Range<usize>,
+    earlier_file: Option<&'a EarlierFile>,
+    /// The block size, if the server sends only what has changed since that one.
+    changed_only: Option<u32>,
+    changed: Option<ChangedFile>,
+    /// `backup_label`, to be passed on when it is complete.
+    held_label: Option<FileMeta>,
+    /// A line of the server's manifest that is not complete.
+    manifest_line: Vec<u8>,
     /// The open entry is a file.
     in_file: bool,
     /// Content of `backup_label`, once it has begun.
@@ -69,13 +75,22 @@ impl<'a> Source<'a> {
             cutter: Cutter::default(),
             first_block: None,
             earlier,
-            earlier_file: 0..0,
+            earlier_file: None,
+            changed_only: None,
+            changed: None,
+            held_label: None,
+            manifest_line: Vec::new(),
             in_file: false,
             label: None,
             in_label: false,
             manifest: ServerManifest::default(),
             streaming,
         }
+    }
+
+    /// The server sends only what has changed since the earlier backup; the cluster's block size in bytes.
+    pub(super) fn changed_only(self, block_size: Option<u32>) -> Self {
+        Source { changed_only: block_size, ..self }
     }
 
     /// Reads to the last byte.
@@ -101,6 +116,9 @@ impl<'a> Source<'a> {
                 BackupMessage::Progress(_) => {}
             }
         }
+        if !self.manifest_line.is_empty() {
+            self.feed.item(Item::ManifestLine(std::mem::take(&mut self.manifest_line)))?;
+        }
         self.end_of_content()?;
         let manifest = self.manifest.finish()?;
         self.feed.item(Item::ClaimsEnd)?;
@@ -118,9 +136,13 @@ impl<'a> Source<'a> {
                         let room = LABEL_BYTES - label.len();
                         label.extend_from_slice(&data[..data.len().min(room)]);
                     }
-                    self.content(data)?;
+                    match (&mut self.changed, self.earlier) {
+                        (Some(changed), Some(earlier)) => changed.push(data, self.feed, earlier)?,
+                        _ if self.held_label.is_some() => {}
+                        _ => self.content(data)?,
+                    }
                 }
-                TarEvent::End if self.in_file => self.end_of_content()?,
+                TarEvent::End if self.in_file => self.end_of_entry()?,
                 TarEvent::End => {}
             }
         }
@@ -150,8 +172,19 @@ impl<'a> Source<'a> {
                     true => page::first_block(&path, tablespace.is_some()),
                     false => None,
                 };
-                self.earlier_file = self.earlier.map(|earlier| earlier.file(&path, tablespace)).unwrap_or_default();
+                let stands_for = self.changed_only.and_then(|_| changed::stands_for(&path));
                 let meta = FileMeta { path, tablespace, mode, size: size_bytes, modified_at };
+                if let (Some(path), Some(block_size)) = (stands_for, self.changed_only) {
+                    let first_block =
+                        self.page_checksums.then(|| page::first_block(&path, tablespace.is_some())).flatten();
+                    self.changed = Some(ChangedFile::begin(meta, path, block_size, first_block));
+                    return Ok(());
+                }
+                if self.in_label && self.changed_only.is_some() {
+                    self.held_label = Some(meta);
+                    return Ok(());
+                }
+                self.earlier_file = self.earlier.and_then(|earlier| earlier.file(&meta.path, tablespace));
                 self.feed.item(Item::Begin(FileKind::Data(meta)))
             }
         }
@@ -167,20 +200,45 @@ impl<'a> Source<'a> {
     }
 
     fn chunk(&self, piece: Piece) -> Result<(), BackupError> {
-        let earlier = self.earlier.and_then(|earlier| earlier.chunk(&self.earlier_file, piece.offset)).cloned();
-        self.feed.chunk(piece, Known { first_block: self.first_block, earlier })
+        let earlier = self.earlier.zip(self.earlier_file);
+        let earlier = earlier.and_then(|(earlier, file)| earlier.chunk(file, piece.offset)).cloned();
+        self.feed.chunk(Raw::Whole(piece), Known { first_block: self.first_block, earlier })
+    }
+
+    /// An entry of the archive is complete.
+    fn end_of_entry(&mut self) -> Result<(), BackupError> {
+        if let Some(changed) = self.changed.take() {
+            return changed.finish(self.feed);
+        }
+        let Some(meta) = self.held_label.take() else { return self.end_of_content() };
+        let label = self.label.as_deref().unwrap_or_default();
+        let mut sent = Sent { path: meta.path.clone(), size: 0, crc32c: 0 };
+        sent.take(label);
+        let whole = changed::whole_label(label);
+        self.feed.item(Item::Begin(FileKind::Data(FileMeta { size: whole.len() as u64, ..meta })))?;
+        self.feed.chunk(Raw::Whole(Piece { offset: 0, raw: whole }), Known::default())?;
+        self.feed.item(Item::End(Some(sent)))
     }
 
     fn end_of_content(&mut self) -> Result<(), BackupError> {
         if let Some(piece) = self.cutter.finish() {
             self.chunk(piece)?;
         }
-        self.feed.item(Item::End)
+        self.feed.item(Item::End(None))
     }
 
     fn manifest(&mut self, bytes: &[u8]) -> Result<(), BackupError> {
-        (self.first_block, self.earlier_file) = (None, 0..0);
-        self.content(bytes)?;
+        (self.first_block, self.earlier_file) = (None, None);
+        if self.changed_only.is_some() {
+            for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+                self.manifest_line.extend_from_slice(part);
+                if part.ends_with(b"\n") {
+                    self.feed.item(Item::ManifestLine(std::mem::take(&mut self.manifest_line)))?;
+                }
+            }
+        } else {
+            self.content(bytes)?;
+        }
         let mut claims = Vec::new();
         self.manifest.push(bytes, |file| claims.push(file))?;
         self.feed.item(Item::Claims(claims))

@@ -7,16 +7,26 @@ use super::BackupError;
 use super::pipeline::Settings;
 use crate::chunk::change::{self, Change};
 use crate::chunk::cut::Piece;
+use crate::chunk::incremental::ChangedChunk;
 use crate::chunk::page::{self, BLOCK_BYTES, PageState};
 use crate::chunk::{ChunkId, ChunkRef, PageHash, PageSet, Place, frame, identify};
 use crate::codec::Compression;
+use crate::repository::RepositoryError;
 use crate::wal::Lsn;
 
 /// A chunk to be worked on.
 pub(super) struct Job {
-    pub(super) piece: Piece,
+    pub(super) raw: Raw,
     pub(super) known: Known,
     pub(super) done: SyncSender<Result<Done, BackupError>>,
+}
+
+/// Where a chunk's bytes come from.
+pub(super) enum Raw {
+    /// The server sent them.
+    Whole(Piece),
+    /// The server sent what has changed of what the earlier backup had.
+    Changed(ChangedChunk),
 }
 
 /// What is known of a chunk before it is looked at.
@@ -71,10 +81,32 @@ pub(super) fn work(jobs: &Mutex<Receiver<Job>>, settings: &Settings<'_>) {
     loop {
         // A poisoned lock means that another worker panicked; there is nothing behind the lock that could be half done.
         let next = jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
-        let Ok(Job { piece, known, done }) = next else { return };
+        let Ok(Job { raw, known, done }) = next else { return };
         // If nobody waits for the result any more, the backup has failed elsewhere.
-        let _ = done.send(process(&piece, &known, settings));
+        let _ = done.send(whole(raw, &known, settings).and_then(|piece| process(&piece, &known, settings)));
     }
+}
+
+fn whole(raw: Raw, known: &Known, settings: &Settings<'_>) -> Result<Piece, BackupError> {
+    match raw {
+        Raw::Whole(piece) => Ok(piece),
+        Raw::Changed(changed) => {
+            let earlier = known.earlier.as_ref().zip(settings.earlier);
+            let before = earlier.map(|(chunk, earlier)| earlier.read_chunk(chunk)).transpose();
+            let before = before.map_err(|error| match error {
+                RepositoryError::Chunk { .. } => BackupError::EarlierDamaged(error),
+                other => other.into(),
+            })?;
+            Ok(Piece { offset: changed.offset, raw: changed.over(before.unwrap_or_default()) })
+        }
+    }
+}
+
+/// A chunk that is stored without looking for an earlier version.
+pub(super) fn anew(raw: &[u8], compression: Compression) -> Result<Done, BackupError> {
+    let (id, pages) = identify(raw);
+    let content = Content::Anew(pack(raw, id, pages, compression)?);
+    Ok(Done { raw_length: raw.len() as u32, crc32c: crc32c::crc32c(raw), bad_blocks: Vec::new(), content })
 }
 
 fn process(piece: &Piece, known: &Known, settings: &Settings<'_>) -> Result<Done, BackupError> {

@@ -1,15 +1,19 @@
 //! The end of the pipeline: chunks in the order of the stream into packs, files into manifest lines.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::BackupError;
 use super::check::Arrived;
-use super::worker::{Content, Done, Frame};
+use super::worker::{self, Content, Done, Frame};
 use crate::catalog::PackId;
+use crate::chunk::cut::Cutter;
 use crate::chunk::pack::{PackEntry, PackIndex};
 use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkRef, EntryPath, PageSet, Place};
+use crate::codec::Compression;
 use crate::manifest::server::ServerFile;
+use crate::manifest::server_merge::{ManifestMerge, MergedFile};
 use crate::manifest::{
     BadPages, ConfigFile, Directory, FileEntry, MAX_CHUNKS_PER_LINE, ManifestLine, ManifestWriter, Symlink,
 };
@@ -34,14 +38,34 @@ pub(super) enum Item {
     Begin(FileKind),
     /// The file's next chunk, once a worker is done with it.
     Chunk(Receiver<Result<Done, BackupError>>),
-    /// The file is complete.
-    End,
+    /// Chunks that the earlier backup has, and CRC-32C of the whole file, which is made of nothing else.
+    Unchanged { chunks: Vec<ChunkRef>, crc32c: u32 },
+    /// The file is complete. What came in its place, if it is another one than the server sent.
+    End(Option<Sent>),
+    /// A line of the server's manifest, which has to be made that of the whole files.
+    ManifestLine(Vec<u8>),
     /// The server's manifest tells of these files.
     Claims(Vec<ServerFile>),
     /// The server's manifest has told all.
     ClaimsEnd,
     /// Everything has been sent. A stream without this end has failed, and nothing more need be written.
     Finish,
+}
+
+/// A file as the server sent it, which stands for another one.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    pub(super) path: EntryPath,
+    pub(super) size: u64,
+    pub(super) crc32c: u32,
+}
+
+impl Sent {
+    /// Takes in the next bytes.
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
+    }
 }
 
 /// A file, and what is to be done with it.
@@ -93,6 +117,12 @@ pub(super) struct Writer<'a> {
     referenced_bytes: u64,
     file: Option<OpenFile>,
     suspects: Vec<BadPages>,
+    compression: Compression,
+    /// What files of an incremental backup have become, by the paths that the server's manifest has; the manifest's lines, rewritten;
+    /// and what of them does not fill a chunk yet.
+    merged: HashMap<String, MergedFile>,
+    merge: ManifestMerge,
+    cutter: Cutter,
 }
 
 struct OpenPack {
@@ -119,6 +149,7 @@ impl<'a> Writer<'a> {
         first_pack: PackId,
         manifest: ManifestWriter<Box<dyn NewObject>>,
         publisher: SyncSender<Publish>,
+        compression: Compression,
     ) -> Self {
         let (arrived, suspects) = (Arrived::default(), Vec::new());
         let next_pack = first_pack;
@@ -133,6 +164,10 @@ impl<'a> Writer<'a> {
             referenced_bytes: 0,
             file: None,
             suspects,
+            compression,
+            merged: HashMap::new(),
+            merge: ManifestMerge::default(),
+            cutter: Cutter::default(),
         }
     }
 
@@ -144,7 +179,9 @@ impl<'a> Writer<'a> {
                 Item::Symlink(line) => self.line(ManifestLine::Symlink(line))?,
                 Item::Begin(kind) => self.file = Some(OpenFile::new(kind)),
                 Item::Chunk(done) => self.chunk(done.recv().map_err(|_| BackupError::Broken)??)?,
-                Item::End => self.end_of_file()?,
+                Item::Unchanged { chunks, crc32c } => self.unchanged(chunks, crc32c)?,
+                Item::End(sent) => self.end_of_file(sent)?,
+                Item::ManifestLine(line) => self.manifest_line(&line)?,
                 Item::Claims(claims) => claims.iter().try_for_each(|claim| self.arrived.compare(claim))?,
                 Item::ClaimsEnd => self.arrived.finish()?,
                 Item::Finish => {
@@ -184,6 +221,34 @@ impl<'a> Writer<'a> {
         if file.chunks.len() == MAX_CHUNKS_PER_LINE { self.part_of_file() } else { Ok(()) }
     }
 
+    /// The open file consists of these chunks.
+    fn unchanged(&mut self, chunks: Vec<ChunkRef>, crc32c: u32) -> Result<(), BackupError> {
+        for chunk in chunks {
+            self.referenced_bytes += referenced(&chunk.content);
+            let file = self.file.as_mut().ok_or(BackupError::Broken)?;
+            file.size += u64::from(chunk.raw_length);
+            file.crc32c = crc32c;
+            file.chunks.push(chunk);
+            if file.chunks.len() == MAX_CHUNKS_PER_LINE {
+                self.part_of_file()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A line of the server's manifest of an incremental backup.
+    fn manifest_line(&mut self, line: &[u8]) -> Result<(), BackupError> {
+        let merged = &self.merged;
+        let line = self.merge.line(line, |path| merged.get(path).cloned());
+        let mut line = line.as_slice();
+        while !line.is_empty() {
+            if let Some(piece) = self.cutter.push(&mut line) {
+                self.chunk(worker::anew(&piece.raw, self.compression)?)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes a line for the chunks gathered so far, unless they are the file's last.
     fn part_of_file(&mut self) -> Result<(), BackupError> {
         let Some(file) = self.file.as_mut() else { return Ok(()) };
@@ -199,12 +264,22 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn end_of_file(&mut self) -> Result<(), BackupError> {
+    fn end_of_file(&mut self, sent: Option<Sent>) -> Result<(), BackupError> {
+        if let Some(piece) = self.cutter.finish() {
+            self.chunk(worker::anew(&piece.raw, self.compression)?)?;
+        }
         let file = self.file.take().ok_or(BackupError::Broken)?;
         let OpenFile { kind, chunks, from, size, crc32c, bad_blocks } = file;
         match kind {
             FileKind::Data(meta) => {
-                self.arrived.note(meta.path.as_bytes(), meta.tablespace, size, crc32c);
+                match sent {
+                    None => self.arrived.note(meta.path.as_bytes(), meta.tablespace, size, crc32c),
+                    Some(sent) => {
+                        self.arrived.note(sent.path.as_bytes(), meta.tablespace, sent.size, sent.crc32c);
+                        let merged = MergedFile { path: known_as(&meta.path, meta.tablespace), size, crc32c };
+                        self.merged.insert(known_as(&sent.path, meta.tablespace), merged);
+                    }
+                }
                 self.line(ManifestLine::File(entry(&meta, from, chunks, Some(crc32c))))?;
                 if !bad_blocks.is_empty() && self.suspects.len() < BAD_KEPT {
                     let blocks = bad_blocks.into_iter().take(BAD_KEPT).collect();
@@ -280,6 +355,14 @@ fn entry(meta: &FileMeta, from: u64, chunks: Vec<ChunkRef>, crc32c: Option<u32>)
         from,
         chunks,
         crc32c: crc32c.map(|crc| format!("{crc:08x}")),
+    }
+}
+
+/// The name that the server's manifest has for a file.
+fn known_as(path: &EntryPath, tablespace: Option<u32>) -> String {
+    match tablespace {
+        Some(oid) => format!("pg_tblspc/{oid}/{path}"),
+        None => path.to_string(),
     }
 }
 
