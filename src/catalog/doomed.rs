@@ -56,6 +56,15 @@ pub struct WalRun {
     pub last: SegmentName,
 }
 
+impl WalRun {
+    /// Whether a segment is one of them.
+    #[must_use]
+    pub fn contains(&self, segment: SegmentName) -> bool {
+        let same = segment.timeline() == self.first.timeline() && segment.timeline() == self.last.timeline();
+        same && (self.first.place()..=self.last.place()).contains(&segment.place())
+    }
+}
+
 impl fmt::Display for WalRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{} to {}", self.first, self.last) }

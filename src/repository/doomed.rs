@@ -187,6 +187,16 @@ impl ServerRepository {
     /// The store fails, or a record cannot be understood.
     pub fn expired_wal(&self, size: SegmentSize) -> Result<BTreeMap<TimelineId, StoredSegments>, RepositoryError> {
         let mut all = BTreeMap::new();
+        add_runs(&mut all, &self.expired_runs()?, size);
+        Ok(all)
+    }
+
+    /// WAL that retention removed, as it is recorded.
+    ///
+    /// # Errors
+    /// The store fails, or a record cannot be understood.
+    pub fn expired_runs(&self) -> Result<Vec<WalRun>, RepositoryError> {
+        let mut all = Vec::new();
         // A record that goes while this reads is followed by one that says the same.
         let mut again = true;
         while std::mem::take(&mut again) {
@@ -200,7 +210,7 @@ impl ServerRepository {
                     bytes => parse(self.storage.as_ref(), &key, &bytes?)?,
                 };
                 self.known_format(&key, record.format)?;
-                add_runs(&mut all, &record.wal, size);
+                all.extend(record.wal);
             }
         }
         Ok(all)
