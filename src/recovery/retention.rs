@@ -44,6 +44,7 @@ pub struct Judged {
     /// The backup.
     pub id: String,
     /// What they say.
+    #[serde(flatten)]
     pub verdict: Verdict,
 }
 

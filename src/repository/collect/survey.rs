@@ -35,7 +35,13 @@ impl ServerRepository {
         let folders: Vec<_> = self.backup_folders()?.into_iter().collect();
         let over = |id: &BackupId| id.started_at() <= rules.over_before();
         let goes = |id: &BackupId| !staying_ids.contains(id) && (complete.contains(id) || over(id));
-        let gone: BTreeSet<BackupId> = folders.into_iter().filter(goes).collect();
+        let mut gone: BTreeSet<BackupId> = folders.into_iter().filter(goes).collect();
+        // A directory keeps the empty folder of what is gone.
+        for id in gone.clone().difference(&complete) {
+            if self.objects_of(*id)?.is_empty() {
+                gone.remove(id);
+            }
+        }
         let unneeded = |id: &PackId| !references.contains(*id) && (complete.contains(&id.backup) || over(&id.backup));
         let packs: Packs = self.packs()?.iter().map(|pack| (pack.id, pack.stored_bytes)).collect();
         let garbage: Packs = packs.iter().filter(|(id, _)| unneeded(id)).map(|(id, bytes)| (*id, *bytes)).collect();
@@ -93,9 +99,12 @@ impl ServerRepository {
         Ok(judge(snapshot, rules.retention, &kept.collect(), &recent, rules.now))
     }
 
-    /// Timelines with WAL that was archived after `start`. One that does not tell may have.
+    /// Timelines with moments after `start`: the newest, that of the newest backup, and those with WAL that was archived since. One
+    /// that does not tell may have some.
     fn recent(&self, snapshot: &Snapshot, start: PgTime) -> Result<BTreeSet<TimelineId>, RepositoryError> {
-        let mut recent = BTreeSet::new();
+        let newest = snapshot.timelines.keys().last().copied();
+        let of_backup = snapshot.backups.iter().map(|backup| (backup.stop_timeline, backup.stop_lsn)).max();
+        let mut recent: BTreeSet<_> = newest.into_iter().chain(of_backup.map(|(timeline, _)| timeline)).collect();
         for (timeline, record) in &snapshot.timelines {
             let Some(last) = record.segments.last() else {
                 // Only an incomplete segment, or nothing but a history file.
