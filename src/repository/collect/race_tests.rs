@@ -81,7 +81,7 @@ impl Turns {
                 state.free = true;
                 return;
             }
-            if random() % 6 == 0 && !state.waiting.values().any(|brief| *brief) {
+            if random().is_multiple_of(6) && !state.waiting.values().any(|brief| *brief) {
                 state.now += i64::try_from(random() % 20).expect("small") * HOUR;
             }
             let at = usize::try_from(random()).unwrap_or(0) % state.waiting.len();
@@ -284,10 +284,10 @@ impl Story {
             Box::new(|actor| self.collect(actor, 3)),
             Box::new(|actor| self.restore(actor)),
         ];
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             acts.push(Box::new(|actor| self.collect(actor, 2)));
         }
-        if seed % 3 == 0 {
+        if seed.is_multiple_of(3) {
             acts.push(Box::new(|actor| self.remember(actor)));
         } else {
             acts.push(Box::new(|actor| self.forget(actor)));
@@ -315,7 +315,7 @@ fn story(seed: u64) -> Story {
     let parent = backup(&server, BEGIN, 2, &[]);
     backup(&server, BEGIN + DAY, 3, &[]);
     let now = BEGIN + 2 * DAY;
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         forget(&server, parent.0, now);
         if seed % 2 == 1 {
             super::tests::collect(&server, &rules(now, None));
