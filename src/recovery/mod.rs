@@ -32,7 +32,7 @@ pub use closing::{Closing, closing};
 pub use fork::{BackupElsewhere, Fork, beginning};
 pub use plan::{Commit, Crossing, LaidSegment, Lost, PathStep, PlanNote, RestorePlan, SegmentRun, StopPoint};
 pub use refusal::{Nearest, Refusal, Unreachable, words};
-pub use retention::{Judged, NeededWal, Retention, Verdict, judge};
+pub use retention::{Circumstances, Judged, NeededWal, Retention, Verdict, judge};
 pub use road::{Road, RoadSegment};
 pub use snapshot::{BackupFacts, Snapshot, StoredDamage, StoredPartial, TimelineRecord, WalCopy, WalEvidence};
 pub use stored::StoredSegments;

@@ -24,6 +24,17 @@ pub struct Retention {
     pub count: Option<u32>,
 }
 
+/// What the rules are applied to besides the backups.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Circumstances {
+    /// Backups that people keep.
+    pub kept: BTreeSet<String>,
+    /// Timelines that have WAL from inside the window.
+    pub recent: BTreeSet<TimelineId>,
+    /// `pg_upgrade` left the server behind, and its successor has backups: the last one here may go too.
+    pub superseded: bool,
+}
+
 impl Retention {
     /// Whether no rule is set.
     #[must_use]
@@ -81,16 +92,10 @@ impl Verdict {
     }
 }
 
-/// Judges all backups of a snapshot, in their order. `kept` are those that people keep; `recent` are the timelines that have WAL
-/// from inside the window.
+/// Judges all backups of a snapshot, in their order.
 #[must_use]
-pub fn judge(
-    snapshot: &Snapshot,
-    rules: Retention,
-    kept: &BTreeSet<String>,
-    recent: &BTreeSet<TimelineId>,
-    now: PgTime,
-) -> Vec<Judged> {
+pub fn judge(snapshot: &Snapshot, rules: Retention, circumstances: &Circumstances, now: PgTime) -> Vec<Judged> {
+    let Circumstances { kept, recent, superseded } = circumstances;
     let mut backups: Vec<&BackupFacts> = snapshot.backups.iter().collect();
     backups.sort_by(|a, b| place(a).cmp(&place(b)));
     let usable: Vec<bool> = backups.iter().map(|backup| is_usable(snapshot, backup)).collect();
@@ -105,7 +110,7 @@ pub fn judge(
             (Some(verdict), _) => verdict,
             (None, true) => Verdict::Counted,
             // Nothing is left to restore from otherwise.
-            _ if newest.is_none_or(|newest| newest == at) => Verdict::Newest,
+            _ if !superseded && newest.is_none_or(|newest| newest == at) => Verdict::Newest,
             _ if kept.contains(&backup.id) => Verdict::Kept,
             _ => Verdict::Goes,
         };
@@ -236,6 +241,12 @@ impl NeededWal {
         NeededWal { from: Some(from), own }
     }
 
+    /// Nothing but these stretches, timeline by timeline.
+    #[must_use]
+    pub fn nothing_else(self) -> NeededWal {
+        NeededWal { from: Some(BTreeMap::new()), ..self }
+    }
+
     /// Whether this segment of this timeline is needed.
     #[must_use]
     pub fn is_needed(&self, timeline: TimelineId, number: SegmentNo) -> bool {
@@ -300,8 +311,8 @@ mod tests {
     /// Ids that go, with timelines 1 to 3 being used.
     fn going(snapshot: &Snapshot, days: Option<u32>, count: Option<u32>, kept: &[&str], today: i64) -> Vec<String> {
         let kept = kept.iter().map(|id| (*id).to_owned()).collect();
-        let recent = (1..=3).map(TimelineId).collect();
-        let judged = judge(snapshot, Retention { days, count }, &kept, &recent, PgTime(today * DAY_US));
+        let circumstances = Circumstances { kept, recent: (1..=3).map(TimelineId).collect(), superseded: false };
+        let judged = judge(snapshot, Retention { days, count }, &circumstances, PgTime(today * DAY_US));
         judged.into_iter().filter(|it| it.verdict == Verdict::Goes).map(|it| it.id).collect()
     }
 
@@ -326,6 +337,19 @@ mod tests {
         // However long nothing happened, the last one stays.
         assert_eq!(going(&snapshot, Some(3), None, &[], 500).len(), 9);
         assert_eq!(going(&one_timeline(Vec::new()), Some(3), Some(1), &[], 10), none);
+    }
+
+    /// What pg_upgrade left behind goes to the last backup when its window is over, unless a count keeps it.
+    #[test]
+    fn superseded() {
+        let snapshot = one_timeline(daily(1..=3));
+        let left = Circumstances { superseded: true, ..Circumstances::default() };
+        let going = |days, count, today: i64| {
+            let judged = judge(&snapshot, Retention { days, count }, &left, PgTime(today * DAY_US));
+            judged.iter().filter(|it| it.verdict == Verdict::Goes).count()
+        };
+        assert_eq!((going(Some(3), None, 5), going(Some(3), None, 6), going(Some(3), None, 9)), (2, 3, 3));
+        assert_eq!((going(Some(3), Some(1), 9), going(None, Some(2), 9), going(None, None, 9)), (2, 1, 0));
     }
 
     /// Ids and clocks do not order backups: one whose host's clock was wrong makes nothing go that would have stayed.
@@ -373,7 +397,8 @@ mod tests {
         let judge = |recent: &[u32]| -> Vec<String> {
             let recent = recent.iter().copied().map(TimelineId).collect();
             let rules = Retention { days: Some(1), count: None };
-            let judged = judge(&snapshot, rules, &BTreeSet::new(), &recent, PgTime(9 * DAY_US));
+            let circumstances = Circumstances { recent, ..Circumstances::default() };
+            let judged = judge(&snapshot, rules, &circumstances, PgTime(9 * DAY_US));
             judged.into_iter().filter(|it| it.verdict == Verdict::Goes).map(|it| it.id).collect()
         };
         assert_eq!(judge(&[2]), ["d01", "d02", "d03", "d04", "d05", "dead"]);
@@ -384,7 +409,7 @@ mod tests {
             snapshot
         };
         let rules = Retention { days: Some(1), count: None };
-        let judged = super::judge(&unknown, rules, &BTreeSet::new(), &BTreeSet::new(), PgTime(9 * DAY_US));
+        let judged = super::judge(&unknown, rules, &Circumstances::default(), PgTime(9 * DAY_US));
         assert_eq!(judged.last().map(|it| &it.verdict), Some(&Verdict::HistoryMissing));
     }
 

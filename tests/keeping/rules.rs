@@ -51,6 +51,9 @@ fn days_and_counts() {
     expire(&site, 24);
     assert_eq!(ids(&site), made[2..]);
     assert_eq!(rows(&site, &["--to", "latest"], 4), up_to(5));
+    for words in [["timelines", "--json"], ["reindex", "--json"], ["log", "--json"]] {
+        site.pitr(&words).run_within(LONG).ok();
+    }
     let idle = expire(&site, 30);
     assert_eq!(idle["servers"][0]["done"]["removed"], Value::Array(vec![]), "{idle}");
 }

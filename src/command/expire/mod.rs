@@ -13,8 +13,8 @@ use super::looking::{LookError, RepositoryArg};
 use super::{Context, host, looking};
 use crate::recovery::{Judged, Retention};
 use crate::report::{ExitStatus, Explain, Program, Severity};
-use crate::repository::RepositoryError;
 use crate::repository::collect::{Collected, CollectionPlan, Forgetting, Going, Rules, Waiting};
+use crate::repository::{Cluster, RepositoryError, ServerRecord};
 use crate::wal::{ClusterName, PgTime, SystemIdentifier};
 
 /// Apply the retention rules, and remove what is no longer kept
@@ -119,16 +119,19 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, ExpireError> {
     let offset = args.as_of.map_or(0, |time| PgTime::from_timestamp(time).0.saturating_sub(begun.0));
     let clock = || PgTime(host::now().0.saturating_add(offset));
     let age_us = i64::try_from(config.undelete.as_micros()).unwrap_or(i64::MAX);
-    let rules = Rules { retention: config.retention, age_us, host: host::host_name(), now: clock() };
+    let (retention, host) = (config.retention, host::host_name());
+    let rules = Rules { retention, age_us, host, now: clock(), superseded: false };
     let cluster = repository.cluster(&config.name);
     let mut out = context.stdout();
     if !context.json {
         show::head(&config.name, &repository.storage().describe(), &rules, args.dry_run, &mut out)?;
     }
     let mut plans = Vec::new();
-    for record in cluster.servers()? {
+    let records = cluster.servers()?;
+    for (at, record) in records.iter().enumerate() {
         let server = cluster.server(record.system_identifier);
-        let plan = server.plan_collection(&record, &rules)?;
+        let rules = Rules { superseded: has_backups(&cluster, &records[at + 1..])?, ..rules.clone() };
+        let plan = server.plan_collection(record, &rules)?;
         if !context.json {
             show::plan(&plan, args.dry_run, &mut out)?;
         }
@@ -158,6 +161,16 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, ExpireError> {
         show::swept(swept, &mut out)?;
     }
     verdict(plans)
+}
+
+/// Whether one of the servers that came after has a backup.
+fn has_backups(cluster: &Cluster, later: &[ServerRecord]) -> Result<bool, RepositoryError> {
+    for record in later {
+        if !cluster.server(record.system_identifier).live_backups()?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn part(plan: &CollectionPlan, done: Option<Collected>) -> Part<'_> {

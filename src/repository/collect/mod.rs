@@ -39,6 +39,8 @@ pub struct Rules {
     pub host: String,
     /// Now.
     pub now: PgTime,
+    /// `pg_upgrade` left this server behind, and its successor has backups: all of it may go.
+    pub superseded: bool,
 }
 
 impl Rules {

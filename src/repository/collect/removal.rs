@@ -66,7 +66,7 @@ impl ServerRepository {
             return Ok(Vec::new());
         }
         let (forgotten, staying): (Vec<_>, Vec<_>) = there.iter().partition(|it| it.notes.forgotten.is_some());
-        let needed = survey::needed(&plan.snapshot, &staying, &forgotten, &plan.judged);
+        let needed = survey::needed(&plan.snapshot, &staying, &forgotten, &plan.judged, &plan.rules);
         self.unneeded_wal(&plan.record, &plan.snapshot, &needed, Some(&plan.due.wal), &|_, _| true)
     }
 

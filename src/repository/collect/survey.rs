@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::wal::Unneeded;
 use super::{CollectionPlan, Due, Forgetting, Going, Packs, Rules, Waiting, What, pack_goings, why_packs};
 use crate::catalog::{BackupId, DOOM_FORMAT, Doom, PackId, Stamp, pack_runs};
-use crate::recovery::{BackupFacts, Judged, NeededWal, Snapshot, Verdict, judge};
+use crate::recovery::{BackupFacts, Circumstances, Judged, NeededWal, Snapshot, Verdict, judge};
 use crate::repository::doomed::wal_runs;
 use crate::repository::evidence::backup_facts;
 use crate::repository::wal::WalObjectName;
@@ -29,7 +29,7 @@ impl ServerRepository {
         let staying: Vec<_> = live.iter().filter(|known| !lost.contains(&known.info.id)).collect();
         let staying_ids: Vec<_> = staying.iter().map(|known| known.info.id).collect();
         let references = self.references(&staying_ids)?;
-        let needed = needed(&snapshot, &staying, &[], &judged);
+        let needed = needed(&snapshot, &staying, &[], &judged, rules);
         let complete: BTreeSet<BackupId> = known.iter().map(|known| known.info.id).collect();
 
         let folders: Vec<_> = self.backup_folders()?.into_iter().collect();
@@ -93,18 +93,25 @@ impl ServerRepository {
     fn judge(&self, snapshot: &Snapshot, live: &[KnownBackup], rules: &Rules) -> Result<Vec<Judged>, RepositoryError> {
         let kept = live.iter().filter(|known| known.notes.is_kept(rules.now)).map(|known| known.info.id.to_string());
         let recent = match rules.retention.window_start(rules.now) {
-            Some(start) => self.recent(snapshot, start)?,
+            Some(start) => self.recent(snapshot, start, rules.superseded)?,
             None => BTreeSet::new(),
         };
-        Ok(judge(snapshot, rules.retention, &kept.collect(), &recent, rules.now))
+        let circumstances = Circumstances { kept: kept.collect(), recent, superseded: rules.superseded };
+        Ok(judge(snapshot, rules.retention, &circumstances, rules.now))
     }
 
     /// Timelines with moments after `start`: the newest, that of the newest backup, and those with WAL that was archived since. One
     /// that does not tell may have some.
-    fn recent(&self, snapshot: &Snapshot, start: PgTime) -> Result<BTreeSet<TimelineId>, RepositoryError> {
+    fn recent(
+        &self,
+        snapshot: &Snapshot,
+        start: PgTime,
+        superseded: bool,
+    ) -> Result<BTreeSet<TimelineId>, RepositoryError> {
         let newest = snapshot.timelines.keys().last().copied();
         let of_backup = snapshot.backups.iter().map(|backup| (backup.stop_timeline, backup.stop_lsn)).max();
-        let mut recent: BTreeSet<_> = newest.into_iter().chain(of_backup.map(|(timeline, _)| timeline)).collect();
+        let present = newest.into_iter().chain(of_backup.map(|(timeline, _)| timeline)).filter(|_| !superseded);
+        let mut recent: BTreeSet<_> = present.collect();
         for (timeline, record) in &snapshot.timelines {
             let Some(last) = record.segments.last() else {
                 // Only an incomplete segment, or nothing but a history file.
@@ -149,6 +156,7 @@ pub(super) fn needed(
     staying: &[&KnownBackup],
     forgotten: &[&KnownBackup],
     judged: &[Judged],
+    rules: &Rules,
 ) -> NeededWal {
     let keeps = |known: &&&KnownBackup| {
         let id = known.info.id.to_string();
@@ -158,7 +166,9 @@ pub(super) fn needed(
         staying.iter().filter(keeps).chain(forgotten).map(|known| backup_facts(&known.info)).collect();
     let ranges = staying.iter().chain(forgotten).flat_map(|known| &known.info.wal_ranges);
     let own: Vec<_> = ranges.map(|range| (range.timeline, range.start_lsn, range.end_lsn)).collect();
-    NeededWal::of(snapshot, &whole.iter().collect::<Vec<_>>(), &own)
+    let needed = NeededWal::of(snapshot, &whole.iter().collect::<Vec<_>>(), &own);
+    // Where no backup is left WAL is kept for the first one to come, which may be running; here none comes any more.
+    if whole.is_empty() && rules.superseded { needed.nothing_else() } else { needed }
 }
 
 /// Which WAL may go at all. Where no rule is set, only what was kept for backups that people forgot: the rest was never named.
@@ -175,7 +185,7 @@ fn of_lost<'a>(
     if lost.is_empty() {
         return Box::new(|_, _| false);
     }
-    let theirs = needed(snapshot, &[], &lost, &[]);
+    let theirs = needed(snapshot, &[], &lost, &[], rules);
     Box::new(move |timeline, number| theirs.is_needed(timeline, number))
 }
 

@@ -46,7 +46,7 @@ pub(super) fn id(at: i64, random: u32) -> BackupId {
 
 pub(super) fn rules(now: i64, count: Option<u32>) -> Rules {
     let retention = Retention { days: None, count };
-    Rules { retention, age_us: AGE, host: "keeper".to_owned(), now: PgTime(now) }
+    Rules { retention, age_us: AGE, host: "keeper".to_owned(), now: PgTime(now), superseded: false }
 }
 
 /// Stores the pack 0 of a backup; where its only chunk lies.
@@ -372,6 +372,11 @@ fn rules_and_holds() {
     collect(&server, &rules(now + 4 * AGE, Some(2)));
     assert_eq!(prove(&server), []);
     assert_eq!(segments(&server), (35..=50).collect::<Vec<_>>());
+    // Unless pg_upgrade left it all behind.
+    for step in [5, 6] {
+        collect(&server, &Rules { superseded: true, ..rules(now + step * AGE, Some(2)) });
+    }
+    assert_eq!(segments(&server), [0; 0]);
     assert_eq!(server.packs().expect("listed"), []);
 }
 
