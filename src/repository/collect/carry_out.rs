@@ -9,6 +9,9 @@ use crate::repository::{KnownBackup, RepositoryError, ServerRepository, keys};
 use crate::storage::{Key, StorageError, StorageErrorKind};
 use crate::wal::{PgTime, SegmentGroup, TimelineId};
 
+/// The longest time between the announcement of a backup's removal and its manifest's, in microseconds.
+const MOST_ANNOUNCED_US: i64 = 3_600_000_000;
+
 /// Objects that are removed at once, in parallel, before it is looked whether to go on.
 const AT_ONCE: usize = 512;
 
@@ -105,12 +108,32 @@ impl Run<'_> {
     fn backup(&mut self, id: BackupId) -> Result<(), RepositoryError> {
         let known = self.server.known_backup(id)?;
         let going = self.server.going_backup(id, why_removed(known.as_ref()))?;
+        let manifest = keys::manifest(&self.server.folder, id);
         match fate(known.as_ref(), &self.plan.rules) {
-            Fate::Leftover => {}
+            Fate::Leftover => {
+                if going.objects == 0 || !self.goes_on() {
+                    return Ok(());
+                }
+                (self.say)(&going);
+            }
             Fate::Goes => {
+                if !self.goes_on() {
+                    return Ok(());
+                }
+                let announced_at = (self.clock)();
                 if !self.server.begin_removal(id, &self.author())? {
                     self.done.spared.push(id);
                     return Ok(());
+                }
+                // An announcement is believed for a day only: it must not be old when the manifest goes.
+                if (self.clock)().0 >= announced_at.0.saturating_add(MOST_ANNOUNCED_US) {
+                    self.done.spared.push(id);
+                    return Ok(());
+                }
+                (self.say)(&going);
+                if let Err(error) = self.server.storage.delete(&manifest) {
+                    // As long as it is there, all of it stays.
+                    return self.refused(error);
                 }
             }
             Fate::Stays => {
@@ -118,19 +141,9 @@ impl Run<'_> {
                 return Ok(());
             }
         }
-        let objects: Vec<Key> = self.server.objects_of(id)?.into_iter().map(|(key, _)| key).collect();
-        if going.objects == 0 || !self.goes_on() {
-            return Ok(());
-        }
-        (self.say)(&going);
-        let manifest = keys::manifest(&self.server.folder, id);
-        if objects.first() == Some(&manifest)
-            && let Err(error) = self.server.storage.delete(&manifest)
-        {
-            // As long as it is there, all of it stays.
-            return self.refused(error);
-        }
-        self.delete_said(going, &objects)
+        let objects = self.server.objects_of(id)?.into_iter().map(|(key, _)| key);
+        let rest: Vec<Key> = objects.filter(|key| *key != manifest).collect();
+        self.delete_said(going, &rest)
     }
 
     fn wal(&mut self, there: &[KnownBackup]) -> Result<(), RepositoryError> {

@@ -184,7 +184,7 @@ impl Storage for Stepped {
     }
 
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
-        self.take(key, false);
+        self.take(key, true);
         self.inner.delete(key)
     }
 }
@@ -215,8 +215,8 @@ impl Story {
         repository.cluster(&"main".parse().expect("a name")).server(SystemIdentifier(7))
     }
 
-    /// A backup that builds on the parent if that may be done.
-    fn back_up(&self, actor: usize) -> Told {
+    /// A backup that builds on the parent if that may be done, and takes as long as it likes: the marks alone must stop it.
+    fn back_up(&self, actor: usize, idle: u64) -> Told {
         let server = self.server(actor);
         let begun = self.turns.now().0;
         let new = id(begun, u32::try_from(100 + actor).expect("small"));
@@ -225,9 +225,8 @@ impl Story {
         let usable = live && !dooms.has_pack(PackId { backup: self.parent.0, number: 0 });
         let parents: Vec<_> = usable.then_some(self.parent).into_iter().collect();
         let place = put_pack(&server, new).expect("stored");
-        if self.turns.now().0 >= begun + AGE {
-            return Told::GaveUp;
-        }
+        // It sends its data for days.
+        (0..idle).for_each(|_| self.turns.step(actor, false));
         match commit(&server, new, place, &parents, 30, &|| self.turns.now()) {
             Ok(()) => Told::Complete(new),
             Err(RepositoryError::Doomed { .. } | RepositoryError::Late { .. }) => Told::GaveUp,
@@ -279,18 +278,28 @@ impl Story {
             state >> 16
         };
         type Act<'a> = Box<dyn FnOnce(usize) -> Told + Send + 'a>;
-        let mut acts: Vec<Act<'_>> = vec![
-            Box::new(|actor| self.back_up(actor)),
-            Box::new(|actor| self.collect(actor, 3)),
-            Box::new(|actor| self.restore(actor)),
-        ];
+        let mut acts: Vec<Act<'_>> = match Kind::of(seed) {
+            Kind::Due => vec![
+                Box::new(|actor| self.collect(actor, 1)),
+                Box::new(|actor| {
+                    // As long as it takes to plan and to begin, more or less.
+                    (0..seed / 4 % 40).for_each(|_| self.turns.step(actor, false));
+                    self.remember(actor)
+                }),
+            ],
+            Kind::Forgotten | Kind::Live => vec![
+                Box::new(|actor| self.back_up(actor, seed / 4 % 90)),
+                Box::new(|actor| self.collect(actor, 3)),
+                Box::new(|actor| self.restore(actor)),
+            ],
+        };
         if seed.is_multiple_of(2) {
             acts.push(Box::new(|actor| self.collect(actor, 2)));
         }
-        if seed.is_multiple_of(3) {
-            acts.push(Box::new(|actor| self.remember(actor)));
-        } else {
-            acts.push(Box::new(|actor| self.forget(actor)));
+        match Kind::of(seed) {
+            Kind::Due => {}
+            Kind::Forgotten => acts.push(Box::new(|actor| self.remember(actor))),
+            Kind::Live => acts.push(Box::new(|actor| self.forget(actor))),
         }
         self.turns.lock().running = acts.len();
         std::thread::scope(|scope| {
@@ -308,17 +317,41 @@ impl Story {
     }
 }
 
+/// How a story begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// The parent is there.
+    Live,
+    /// It is forgotten, and marked in some.
+    Forgotten,
+    /// Its mark is due.
+    Due,
+}
+
+impl Kind {
+    fn of(seed: u64) -> Kind {
+        match seed % 4 {
+            0 | 1 => Kind::Live,
+            2 => Kind::Forgotten,
+            _ => Kind::Due,
+        }
+    }
+}
+
 fn story(seed: u64) -> Story {
     let memory = Memory::default();
     let server = open(Arc::new(memory.clone()));
     put_wal(&server, 1..=4);
     let parent = backup(&server, BEGIN, 2, &[]);
     backup(&server, BEGIN + DAY, 3, &[]);
-    let now = BEGIN + 2 * DAY;
-    if seed.is_multiple_of(3) {
+    let mut now = BEGIN + 2 * DAY;
+    if Kind::of(seed) != Kind::Live {
         forget(&server, parent.0, now);
-        if seed % 2 == 1 {
+        if Kind::of(seed) == Kind::Due || seed % 8 == 2 {
             super::tests::collect(&server, &rules(now, None));
+        }
+        if Kind::of(seed) == Kind::Due {
+            now += AGE;
         }
     }
     let turns = Arc::new(Turns::default());
