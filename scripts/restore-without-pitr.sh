@@ -43,9 +43,16 @@ unpack() { # file with one or more frames
   esac
 }
 
+# Whether somebody, or retention, forgot a backup: the newest of its notes about that says so. Named, it can be restored as long as
+# nothing of it was removed.
+forgotten() { # folder of a backup
+  [ -d "$1/notes" ] && [ "$(find "$1/notes" -name '*.json' | sort | xargs -r cat |
+    jq -rs 'map(select(.kind == "forgotten" or .kind == "remembered")) | last | .kind')" = forgotten ]
+}
+
 if [ "$backup" = latest ]; then
   # In the order of LSNs, not of names or clocks; they sort as text once both halves have eight digits.
-  backup=$(for manifest in "$server"/backups/*/manifest; do cat "${manifest%/manifest}/info"; done |
+  backup=$(for manifest in "$server"/backups/*/manifest; do forgotten "${manifest%/manifest}" || cat "${manifest%/manifest}/info"; done |
     jq -rs 'def padded: split("/") | map(("0000000" + .)[-8:]) | join(""); max_by(.stop_lsn | padded).id')
 fi
 folder=$server/backups/$backup

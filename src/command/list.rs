@@ -4,15 +4,15 @@ use std::io::{self, Write};
 
 use indicatif::HumanBytes;
 
+use super::keeping::ShownBackup;
 use super::looking::{LookError, RepositoryArg};
 use super::{Context, looking};
-use crate::catalog::BackupInfo;
 use crate::report::ExitStatus;
 
 /// List the base backups
 ///
 /// Shows each complete base backup, oldest first: when and from where it was taken, how large it is, and whether the server's
-/// pages were found damaged in it. What can be restored with them is shown by "pitr status".
+/// pages were found damaged in it; what was said about it ("pitr annotate", "pitr keep"), and whether it is forgotten. What can be restored with them is shown by "pitr status".
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Which repository.
@@ -29,10 +29,10 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitStatus, LookError> {
     let cluster = repository.cluster(&config.name);
     let mut backups = Vec::new();
     for record in cluster.servers()? {
-        let mut found = cluster.server(record.system_identifier).backups()?;
+        let mut found = cluster.server(record.system_identifier).known_backups()?;
         // Clocks may be wrong and ids carry their time; LSNs are not.
-        found.sort_by_key(|info| (info.stop_timeline, info.stop_lsn, info.id));
-        backups.extend(found);
+        found.sort_by_key(|known| (known.info.stop_timeline, known.info.stop_lsn, known.info.id));
+        backups.extend(found.into_iter().map(ShownBackup::from));
     }
     let mut out = context.stdout();
     if context.json {
@@ -43,11 +43,16 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitStatus, LookError> {
     Ok(ExitStatus::Success)
 }
 
-fn text(backups: &[BackupInfo], out: &mut impl Write) -> io::Result<()> {
+/// What people wrote must not drive the terminal, nor look like a line of ours.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn text(backups: &[ShownBackup], out: &mut impl Write) -> io::Result<()> {
     if backups.is_empty() {
         writeln!(out, "There is no base backup yet: take one with \"pitr backup\".")?;
     }
-    for info in backups {
+    for ShownBackup { info, notes } in backups {
         writeln!(out, "{}  {}", info.id, info.label)?;
         writeln!(out, "  time      {} to {}", info.start_time, info.stop_time)?;
         let (from, to) = (info.start_timeline, info.stop_timeline);
@@ -66,6 +71,21 @@ fn text(backups: &[BackupInfo], out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "  server    PostgreSQL {version}, {source}, system identifier {}", info.system_identifier)?;
         if info.bad_pages > 0 {
             writeln!(out, "  DAMAGED   {} pages have a wrong checksum on the server", info.bad_pages)?;
+        }
+        if let Some(keep) = &notes.kept {
+            let until = keep.until.map_or_else(|| "until it is released".to_owned(), |until| format!("until {until}"));
+            writeln!(out, "  kept      {until} (said at {} on {})", keep.since, keep.host)?;
+        }
+        if let Some(forgotten) = &notes.forgotten {
+            let (since, host, why) = (forgotten.since, &forgotten.host, &forgotten.why);
+            let how = if forgotten.removing.is_some() { "BEING REMOVED" } else { "FORGOTTEN" };
+            writeln!(out, "  {how}  at {since} on {host}: {why}; nothing is restored from it")?;
+        }
+        for (key, value) in &notes.annotations {
+            writeln!(out, "  note      {key}={}", one_line(value))?;
+        }
+        if let Some(text) = &notes.text {
+            writeln!(out, "  note      {}", one_line(text))?;
         }
         for file in &info.configuration_missing {
             writeln!(out, "  missing   configuration file {file}")?;

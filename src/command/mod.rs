@@ -11,14 +11,17 @@ pub mod backup;
 pub mod call;
 pub mod check;
 pub mod config_show;
+mod confirm;
 mod context;
 pub mod copy;
 mod cost;
+pub mod expire;
 pub mod fetch;
 pub mod find;
 pub mod history;
 pub mod host;
 pub mod init;
+pub mod keeping;
 pub mod list;
 pub mod log;
 mod looking;
@@ -68,6 +71,9 @@ Set up:   pitr init                  make the repository, see what the server st
           pitr check                 prove that archiving works, end to end
           pitr backup                take a base backup
           pitr copy --from NAME --to NAME   bring a further repository up to date
+Keep:     pitr expire --dry-run      what the retention rules let go, and why
+          pitr keep BACKUP           whatever the rules say
+          pitr forget BACKUP         what closes without it; expire removes it days later
 Look:     pitr status                what can be restored, and how fresh the archive is
           pitr list                  the base backups
           pitr timelines             forks and branches, who archived them, which one is live
@@ -112,6 +118,10 @@ enum Verb {
     Restore(Box<restore::Args>),
     Status(status::Args),
     List(list::Args),
+    Annotate(keeping::annotate::Args),
+    Keep(keeping::keep::Args),
+    Forget(keeping::forget::Args),
+    Expire(expire::Args),
     Reindex(reindex::Args),
     Timelines(timelines::Args),
     Copy(copy::Args),
@@ -141,6 +151,10 @@ impl Verb {
             Verb::Restore(args) => &args.repository,
             Verb::Status(args) => &args.repository,
             Verb::List(args) => &args.repository,
+            Verb::Annotate(args) => &args.repository,
+            Verb::Keep(args) => &args.repository,
+            Verb::Forget(args) => &args.repository,
+            Verb::Expire(args) => &args.repository,
             Verb::Reindex(args) => &args.repository,
             Verb::Timelines(args) => &args.repository,
             Verb::Init(_) | Verb::Check(_) | Verb::Copy(_) | Verb::Progress(_) | Verb::Config { .. } => return None,
@@ -162,6 +176,10 @@ impl Verb {
             Verb::Timelines(args) => timelines::run(args, context).map_err(|error| error.report()),
             Verb::Copy(args) => copy::run(args, context).map_err(|error| error.report()),
             Verb::List(args) => list::run(args, context).map_err(|error| error.report()),
+            Verb::Annotate(args) => keeping::annotate::run(args, context).map_err(|error| error.report()),
+            Verb::Keep(args) => keeping::keep::run(args, context).map_err(|error| error.report()),
+            Verb::Forget(args) => keeping::forget::run(args, context).map_err(|error| error.report()),
+            Verb::Expire(args) => expire::run(args, context).map_err(|error| error.report()),
             Verb::Reindex(args) => reindex::run(args, context).map_err(|error| error.report()),
             Verb::Config { verb: ConfigVerb::Show(args) } => {
                 config_show::run(args, context).map_err(|error| error.report())

@@ -11,6 +11,7 @@ use super::mirrors::{self, Place};
 use super::values::{self, OnUnreachable, PushPolicy};
 use super::{Config, Origin, Raw};
 use crate::codec::Compression;
+use crate::recovery::Retention;
 use crate::repository::RepositoryName;
 use crate::storage::Location;
 use crate::wal::{ClusterName, SystemIdentifier};
@@ -126,6 +127,19 @@ pub const SETTINGS: &[Setting] = &[
     setting("on_unreachable", Scope::Any, "wait", "A standby whose archive does not answer: \"wait\" or \"stop\"."),
     setting("wal_timeout", Scope::Any, "5m", "How long backup and check wait for WAL to arrive in the repository."),
     setting("jobs", Scope::Any, "0", "Threads of backup and restore; 0 for one a processor, at most 8."),
+    setting(
+        "retention_days",
+        Scope::Any,
+        "",
+        "\"pitr expire\" keeps what it takes to restore to any moment of so many days.",
+    ),
+    setting("retention_count", Scope::Any, "", "\"pitr expire\" keeps at least so many base backups."),
+    setting(
+        "undelete_days",
+        Scope::Any,
+        "3",
+        "How long what is to go stays; no backup, restore or copy may take longer.",
+    ),
     setting("pg_bin", Scope::Any, "", "Directory of the server's binaries, for \"pitr restore --start\"."),
 ];
 
@@ -173,6 +187,10 @@ pub struct ClusterConfig {
     pub wal_timeout: Duration,
     /// Threads of backup and restore, 1 to 64.
     pub jobs: u32,
+    /// Which backups go by themselves.
+    pub retention: Retention,
+    /// How long what is to go stays.
+    pub undelete: Duration,
     /// Directory of the server's binaries, if configured.
     pub pg_bin: Option<PathBuf>,
     entries: Vec<Entry>,
@@ -238,6 +256,11 @@ impl ClusterConfig {
             on_unreachable: values.required("on_unreachable", str::parse)?,
             wal_timeout: values.required("wal_timeout", values::duration)?,
             jobs: jobs(values.required("jobs", values::count)?),
+            retention: Retention {
+                days: values.optional("retention_days", values::days)?,
+                count: values.optional("retention_count", values::backups)?,
+            },
+            undelete: Duration::from_secs(86_400 * u64::from(values.required("undelete_days", values::days)?)),
             pg_bin: values.optional("pg_bin", values::absolute_path)?,
             entries: Vec::new(),
             name: name.clone(),

@@ -98,6 +98,16 @@ pub(super) fn count(text: &str) -> Result<u32, &'static str> {
     text.parse().ok().filter(|count| *count <= 64).ok_or("a number from 0 to 64")
 }
 
+/// Days, at least one and at most a century.
+pub(super) fn days(text: &str) -> Result<u32, &'static str> {
+    text.parse().ok().filter(|days| (1..=36_500).contains(days)).ok_or("a number of days from 1 to 36500")
+}
+
+/// A number of backups, at least one.
+pub(super) fn backups(text: &str) -> Result<u32, &'static str> {
+    text.parse().ok().filter(|count| (1..=10_000).contains(count)).ok_or("a number from 1 to 10000")
+}
+
 /// Whether a connection string carries a password, as `password=…` or in a URI's user part or parameters.
 pub(super) fn has_password(conninfo: &str) -> bool {
     let text = conninfo.trim_start();

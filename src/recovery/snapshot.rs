@@ -49,6 +49,8 @@ pub struct TimelineRecord {
     pub partials: Vec<StoredPartial>,
     /// Segments of which only damaged copies are stored.
     pub damaged: BTreeMap<SegmentNo, StoredDamage>,
+    /// Segments that retention removed, or was about to: that they are missing is no loss.
+    pub expired: StoredSegments,
 }
 
 /// A segment of which only a damaged copy is stored.

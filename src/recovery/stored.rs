@@ -37,6 +37,19 @@ impl StoredSegments {
         }
     }
 
+    /// Adds all of a run.
+    pub fn insert_run(&mut self, run: RangeInclusive<SegmentNo>) {
+        let (SegmentNo(first), SegmentNo(last)) = run.into_inner();
+        if first > last {
+            return;
+        }
+        // The runs that it overlaps or touches become one with it.
+        let begin = self.runs.partition_point(|(_, end)| end.saturating_add(1) < first);
+        let end = self.runs.partition_point(|(start, _)| *start <= last.saturating_add(1));
+        let one = self.runs[begin..end].iter().fold((first, last), |one, run| (one.0.min(run.0), one.1.max(run.1)));
+        self.runs.splice(begin..end, [one]);
+    }
+
     /// Takes one out; whether it was there.
     pub fn remove(&mut self, SegmentNo(number): SegmentNo) -> bool {
         let at = self.runs.partition_point(|(_, last)| *last < number);
@@ -159,6 +172,19 @@ mod tests {
             }
             let ends: Vec<_> = stored.runs().map(|run| (run.start().0, run.end().0)).collect();
             prop_assert!(ends.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "{:?}", ends);
+        }
+    }
+
+    proptest! {
+        /// Whole runs come in as if their numbers came one by one.
+        #[test]
+        fn runs_as_numbers(runs in proptest::collection::vec((0..60_u64, 0..9_u64), 0..20)) {
+            let (mut by_run, mut by_number) = (StoredSegments::default(), StoredSegments::default());
+            for (first, more) in runs {
+                by_run.insert_run(SegmentNo(first)..=SegmentNo(first + more));
+                by_number.extend((first..=first + more).map(SegmentNo));
+                prop_assert_eq!(&by_run, &by_number);
+            }
         }
     }
 

@@ -158,8 +158,11 @@ pub fn holes(snapshot: &Snapshot) -> Vec<Hole> {
         let mut expected = start.map(|switch| SegmentNo::of(switch, size));
         // Damaged ones are told for themselves.
         let damaged = record.damaged.keys().map(|number| *number..=*number);
-        let mut runs: Vec<_> = record.segments.runs().chain(damaged).collect();
-        runs.sort_by_key(|run| *run.start());
+        // What retention removed is not missing, and nothing is expected before it.
+        let mut there = record.expired.clone();
+        record.segments.runs().chain(damaged).for_each(|run| there.insert_run(run));
+        let nothing = record.segments.is_empty() && record.damaged.is_empty();
+        let runs: Vec<_> = if nothing { Vec::new() } else { there.runs().collect() };
         for run in runs {
             let number = *run.start();
             if let Some(expected) = expected.filter(|expected| *expected < number) {
@@ -272,6 +275,21 @@ mod tests {
         let holes = holes(&snapshot);
         assert_eq!((holes.len(), holes[0].segments, holes[0].matters), (1, 1, true));
         assert_eq!(holes[0].first.number(size()), Ok(SegmentNo(5)));
+    }
+
+    /// What retention removed between a kept backup and the others is no hole, and still ends the window.
+    #[test]
+    fn expired_segments() {
+        let mut record = record([1, 2, 6, 7, 9], None);
+        record.expired = (0..=5).map(SegmentNo).collect();
+        let timelines = BTreeMap::from([(TimelineId(1), record)]);
+        let backups = vec![backup("kept", 1, 1, 2), backup("b", 1, 6, 7)];
+        let snapshot = Snapshot { segment_size: size(), backups, timelines };
+        let expected = [(1, "kept".to_owned(), 1, 3, None), (1, "b".to_owned(), 1, 8, None)];
+        assert_eq!(found(&snapshot, &[]), expected);
+        let holes = holes(&snapshot);
+        assert_eq!((holes.len(), holes[0].segments), (1, 1));
+        assert_eq!(holes[0].first.number(size()), Ok(SegmentNo(8)));
     }
 
     /// A damaged segment ends a window like a missing one, and is no hole.

@@ -57,6 +57,11 @@ impl Explain for BackupError {
                 "Is archiving working? Look at the server's log and at pg_stat_archiver, and run \"pitr check\". --wal-timeout gives it \
                  longer, --wal stream does without the archiver.",
             ),
+            BackupError::TooLong { .. } => (
+                ExitStatus::Timeout,
+                "\"pitr expire\" could have taken it for broken off meanwhile. Raise undelete_days, on every host that runs \
+                 \"pitr expire\" too, or find out why it takes so long.",
+            ),
             BackupError::StreamedWal(_) => {
                 (ExitStatus::Damaged, "Look at the server's log and disk. Take the backup again.")
             }

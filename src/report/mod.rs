@@ -15,6 +15,7 @@ mod config;
 mod copy;
 pub mod fetch;
 mod history;
+mod keeping;
 mod panic;
 pub mod push;
 mod replication;

@@ -75,6 +75,20 @@ impl Explain for RepositoryError {
                     .to_owned(),
                 "Take the backup again; it gets another id.".to_owned(),
             ),
+            RepositoryError::Doomed { .. } => (
+                ExitStatus::Conflict,
+                "Nothing had referred to it for so long that \"pitr expire\" marked it. What was about to be complete would lose \
+                 a part of itself; it does not count. What is stored is not affected."
+                    .to_owned(),
+                "Run the same again. If it takes longer than half of undelete_days, raise that setting.".to_owned(),
+            ),
+            RepositoryError::Late { .. } => (
+                ExitStatus::Timeout,
+                "Something that it needs may have been removed while the store kept it waiting. It is marked as forgotten, and \
+                 never used."
+                    .to_owned(),
+                "Take the backup again. Look at why the store took so long.".to_owned(),
+            ),
             RepositoryError::Conflict(conflict) => (
                 ExitStatus::Conflict,
                 format!(

@@ -26,6 +26,14 @@ impl Explain for RestoreError {
                 let (meaning, hint) = unreachable::told(target, refusal, zone);
                 Report::new(ExitStatus::Target, what, format!("{UNTOUCHED} {meaning}"), hint)
             }
+            RestoreError::Forgotten { id, .. } => Report::new(
+                ExitStatus::Target,
+                what,
+                "Nothing was written. A forgotten backup is used for nothing; \"pitr expire\" removes it and what only it needs.",
+                format!(
+                    "\"pitr forget --undo {id}\" brings it back if it is not being removed. Without --backup another one is chosen."
+                ),
+            ),
             RestoreError::History(error) => error.report(),
             RestoreError::NotDropped { renamed, notes, .. } => {
                 let said = renamed.iter().chain(notes).map(|text| format!(" {text}.")).collect::<String>();

@@ -22,6 +22,13 @@ impl Explain for StorageError {
                 "Nothing half-written counts, and what was stored before is safe. WAL that cannot be archived stays in pg_wal.",
                 "Make room in the repository; archiving goes on by itself. Watch the free space of pg_wal meanwhile.",
             ),
+            StorageErrorKind::Denied if self.action == "delete" => (
+                ExitStatus::Denied,
+                "It is still there, and nothing that counts is half removed: what goes loses its meaning first.",
+                "Removing takes rights that archiving and backups do without: for a bucket docs/S3.md has them, for a directory be \
+                 its owner. An object under a lock (s3_object_lock, a retention rule of the bucket) can be removed when that is \
+                 over: give undelete_days at least as long.",
+            ),
             StorageErrorKind::Denied => (
                 ExitStatus::Denied,
                 "Nothing was changed.",

@@ -21,12 +21,17 @@ impl ServerRepository {
     /// # Errors
     /// The store fails, or the info of a complete backup is malformed.
     pub fn backups(&self) -> Result<Vec<BackupInfo>, RepositoryError> {
-        let mut backups = Vec::new();
-        for entry in self.storage.list(&keys::backups(&self.folder))? {
-            let Ok(id) = entry.name.parse::<BackupId>() else { continue };
-            backups.extend(self.backup_info(id)?);
-        }
-        Ok(backups)
+        let found = self.in_parallel(&self.backup_folders()?, |id| self.backup_info(*id))?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Ids of all backups of which anything is there, complete or not.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn backup_folders(&self) -> Result<Vec<BackupId>, RepositoryError> {
+        let listed = self.storage.list(&keys::backups(&self.folder))?;
+        Ok(listed.iter().filter(|entry| entry.folder).filter_map(|entry| entry.name.parse().ok()).collect())
     }
 
     /// What is known of a backup; `None` if there is no complete backup of this id.
@@ -34,11 +39,16 @@ impl ServerRepository {
     /// # Errors
     /// The store fails, or the info is malformed, missing, or another backup's.
     pub fn backup_info(&self, id: BackupId) -> Result<Option<BackupInfo>, RepositoryError> {
-        if self.storage.size(&keys::manifest(&self.folder, id))?.is_none() {
+        if !self.is_complete(id)? {
             return Ok(None);
         }
         let key = keys::backup_info(&self.folder, id);
-        let info: BackupInfo = parse(self.storage.as_ref(), &key, &self.storage.get(&key, SMALL_OBJECT_BYTES)?)?;
+        let bytes = match self.storage.get(&key, SMALL_OBJECT_BYTES) {
+            // Removed just now: the manifest goes first, so that the rest is without meaning.
+            Err(error) if error.is_not_found() && !self.is_complete(id)? => return Ok(None),
+            other => other?,
+        };
+        let info: BackupInfo = parse(self.storage.as_ref(), &key, &bytes)?;
         let wrong = |reason: String| {
             Err(RepositoryError::Malformed { storage: self.storage.describe(), key: key.to_string(), reason })
         };
@@ -49,6 +59,14 @@ impl ServerRepository {
             return wrong(format!("it is of backup {} of cluster {}", info.id, info.system_identifier));
         }
         Ok(Some(info))
+    }
+
+    /// Whether a backup has its manifest.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn is_complete(&self, id: BackupId) -> Result<bool, RepositoryError> {
+        Ok(self.storage.size(&keys::manifest(&self.folder, id))?.is_some())
     }
 
     /// Opens a backup's manifest; its header has been read and belongs to this backup and cluster.

@@ -5,7 +5,8 @@
 
 use std::io::{self, Read, Write};
 
-use super::{RepositoryError, ServerRepository, keys};
+use super::notes::Author;
+use super::{RepositoryError, ServerRepository, keys, references};
 use crate::catalog::{BackupId, PackId};
 use crate::chunk::pack::{self, PackEntry, PackError, PackFooter};
 use crate::chunk::{CHUNK_BYTES, ChunkId, frame};
@@ -122,7 +123,7 @@ impl ServerRepository {
     ///
     /// # Errors
     /// Something of it is damaged here, [`RepositoryError::Occupied`] if other content has a name there, or a store fails.
-    pub fn copy_backup(&self, other: &ServerRepository, id: BackupId) -> Result<(), RepositoryError> {
+    pub fn copy_backup(&self, other: &ServerRepository, id: BackupId, author: &Author) -> Result<(), RepositoryError> {
         // It is what its name says.
         let info = self.backup_info(id)?;
         if let Some(crate::catalog::BackupWal::Stream { tail: Some(tail) }) = info.as_ref().map(|info| &info.wal) {
@@ -134,7 +135,7 @@ impl ServerRepository {
                 self.copy_small(other, &key)?;
             }
         }
-        self.copy_manifest(other, id, &manifest)
+        self.copy_manifest(other, id, &manifest, author)
     }
 
     fn objects_below(&self, folder: &Key) -> Result<Vec<Key>, RepositoryError> {
@@ -160,22 +161,27 @@ impl ServerRepository {
         Ok(())
     }
 
-    fn copy_manifest(&self, other: &ServerRepository, id: BackupId, key: &Key) -> Result<(), RepositoryError> {
+    fn copy_manifest(
+        &self,
+        other: &ServerRepository,
+        id: BackupId,
+        key: &Key,
+        author: &Author,
+    ) -> Result<(), RepositoryError> {
         let size = self.storage.size(key)?.unwrap_or_default();
         let mut target = other.create_manifest(id)?;
         let mut copied = 0;
         let tee = Tee { source: self.storage.open(key)?, target: &mut target, copied: &mut copied };
-        let mut reader = ManifestReader::new(tee).map_err(|error| self.manifest_error(id, error))?;
+        let reader = ManifestReader::new(tee).map_err(|error| self.manifest_error(id, error))?;
         let (found, cluster) = (reader.header().id, reader.header().system_identifier);
-        reader.verify_to_end().map_err(|error| self.manifest_error(id, error))?;
-        drop(reader);
+        let packs = references::read(reader).map_err(|error| self.manifest_error(id, error))?;
         if (found, cluster) != (id, self.system_identifier) || copied != size {
             let error = io::Error::other("it is another backup's, or bytes follow it");
             return Err(self.manifest_error(id, error.into()));
         }
-        match target.publish()? {
-            Put::Created => Ok(()),
-            Put::Exists => Ok(other.storage.settle(key)?),
+        match other.commit_manifest(id, target, &packs, &author.host, &|| author.now) {
+            Err(RepositoryError::Occupied { .. }) => Ok(other.storage.settle(key)?),
+            other => other,
         }
     }
 }

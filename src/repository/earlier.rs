@@ -121,6 +121,12 @@ impl EarlierBackup {
         &self.sources
     }
 
+    /// The pack that a place in a chunk given out means, by its source and number.
+    #[must_use]
+    pub fn pack(&self, (source, number): (u16, u32)) -> Option<PackId> {
+        self.sources.get(usize::from(source)).map(|backup| PackId { backup: *backup, number })
+    }
+
     /// Nothing that it refers to is missing.
     #[must_use]
     pub fn is_whole(&self) -> bool {

@@ -26,13 +26,25 @@ impl ServerRepository {
     /// # Errors
     /// The store fails, or a history file or a backup's info is damaged.
     pub fn snapshot(&self, record: &ServerRecord) -> Result<Snapshot, RepositoryError> {
+        let backups = self.live_backups()?;
+        self.snapshot_with(record, &backups)
+    }
+
+    /// Everything that listings tell for a plan, as if these were the backups.
+    ///
+    /// # Errors
+    /// As for [`ServerRepository::snapshot`].
+    pub fn snapshot_with(&self, record: &ServerRecord, backups: &[BackupInfo]) -> Result<Snapshot, RepositoryError> {
+        let size = record.segment_size_bytes;
         let mut timelines = BTreeMap::new();
+        let mut expired = self.expired_wal(size)?;
         for timeline in self.timelines()? {
             let listings = self.listing(timeline)?;
-            timelines.insert(timeline, self.timeline_record(timeline, record.segment_size_bytes, &listings)?);
+            let mut found = self.timeline_record(timeline, size, &listings)?;
+            found.expired = expired.remove(&timeline).unwrap_or_default();
+            timelines.insert(timeline, found);
         }
-        let backups = self.backups()?.iter().map(backup_facts).collect();
-        Ok(Snapshot { segment_size: record.segment_size_bytes, backups, timelines })
+        Ok(Snapshot { segment_size: size, backups: backups.iter().map(backup_facts).collect(), timelines })
     }
 
     /// One timeline of a snapshot.

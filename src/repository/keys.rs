@@ -3,9 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::catalog::{BackupId, PackId, RollUpName};
+use crate::catalog::{BackupId, PackId, RollUpName, Stamp};
 use crate::storage::Key;
 use crate::wal::{ClusterName, NameError, SegmentGroup, SegmentName, SystemIdentifier, TimelineId, WalFileName};
+
+/// Names of what lies in a backup's folder.
+pub(super) const MANIFEST: &str = "manifest";
+pub(super) const NOTES: &str = "notes";
 
 /// A key of parts that are all made from checked names.
 fn key(base: &Key, part: &str) -> Key {
@@ -80,12 +84,51 @@ pub(super) fn backup_info(server: &Key, id: BackupId) -> Key {
 
 /// The commit point of a backup.
 pub(super) fn manifest(server: &Key, id: BackupId) -> Key {
-    key(&backup(server, id), "manifest")
+    key(&backup(server, id), MANIFEST)
 }
 
 /// The beginning of a segment that a backup brought along.
 pub(super) fn tail(server: &Key, id: BackupId, segment: SegmentName) -> Key {
     key(&key(&backup(server, id), "wal"), &format!("{segment}.tail"))
+}
+
+/// The folder of a backup's notes.
+pub(super) fn notes(server: &Key, id: BackupId) -> Key {
+    key(&backup(server, id), NOTES)
+}
+
+/// A note of a backup.
+pub(super) fn note(server: &Key, id: BackupId, stamp: Stamp) -> Key {
+    key(&notes(server, id), &stamped(stamp))
+}
+
+/// The folder of the marks of what is to be removed.
+pub(super) fn dooms(server: &Key) -> Key {
+    key(server, "doomed")
+}
+
+/// A mark.
+pub(super) fn doom(server: &Key, stamp: Stamp) -> Key {
+    key(&dooms(server), &stamped(stamp))
+}
+
+/// The folder of the records of WAL that retention removed.
+pub(super) fn expired(server: &Key) -> Key {
+    key(server, "expired")
+}
+
+/// Such a record.
+pub(super) fn expired_record(server: &Key, stamp: Stamp) -> Key {
+    key(&expired(server), &stamped(stamp))
+}
+
+fn stamped(stamp: Stamp) -> String {
+    format!("{stamp}.json")
+}
+
+/// The stamp in an object's name, if that is one.
+pub(super) fn stamp(name: &str) -> Option<Stamp> {
+    name.strip_suffix(".json")?.parse().ok()
 }
 
 /// The folder of all packs of a server.

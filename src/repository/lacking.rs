@@ -24,7 +24,8 @@ impl Lacking {
 }
 
 impl ServerRepository {
-    /// WAL files of a timeline that are here and not in `other`, from the group of `since` on if that is given.
+    /// WAL files of a timeline that are here and not in `other`, from the group of `since` on if that is given. What retention
+    /// removed there is not lacking.
     ///
     /// # Errors
     /// Either store fails.
@@ -54,7 +55,15 @@ impl ServerRepository {
             let segments = segments.map(|segment| StoredAs::Object(WalObjectName::Segment(segment)));
             Ok(segments.chain(others.map(|name| StoredAs::Object(*name))).collect::<Vec<_>>())
         })?;
-        objects.extend(lacking.into_iter().flatten());
+        let mut lacking: Vec<_> = lacking.into_iter().flatten().collect();
+        if !lacking.is_empty() {
+            let expired = other.expired_runs()?;
+            lacking.retain(|object| match object {
+                StoredAs::Object(name) => !expired.iter().any(|run| run.contains(name.segment())),
+                StoredAs::History(_) => true,
+            });
+        }
+        objects.extend(lacking);
         Ok(Lacking { objects })
     }
 }

@@ -9,19 +9,25 @@
 //!                              /wal/<timeline>/<group>/<segment>
 //!                              /catalog/<timeline>/<group>.<count>.<hash>
 //!                              /packs/<backup id>.<number>, /backups/<backup id>/…
+//!                              /doomed/…, /expired/…            what is to be removed, and what WAL was
 //! probes/…                                        what only found out what the store can do; means nothing
 //! ```
 //!
 //! `pg_upgrade` gives a cluster a second system identifier; both stay under the cluster's name. The marker `pitr.json`
 //! tells a repository from the empty mount point that is left when its file system is not mounted.
 //!
-//! [`wal`] archives and fetches WAL files, [`evidence`] and [`reindex`] know what is in them, [`backup`] does the same for the objects of base backups. [`frames`] reads chunks many at a time, [`earlier`] gives out what a new backup need not store again. [`copying`] brings what one repository holds into another. What backups
+//! [`wal`] archives and fetches WAL files, [`evidence`] and [`reindex`] know what is in them, [`backup`] does the same for the objects of
+//! base backups. [`frames`] reads chunks many at a time, [`earlier`] gives out what a new backup need not store again. [`notes`] has what
+//! was said about backups later, [`doomed`] and [`collect`] remove what is no longer kept. [`copying`] brings what one repository holds
+//! into another. What backups
 //! contain is `manifest`'s and `chunk`'s business.
 
 mod archiving;
 pub mod backup;
+pub mod collect;
 pub mod copying;
 mod copying_backups;
+pub mod doomed;
 pub mod earlier;
 pub mod evidence;
 pub mod frames;
@@ -30,7 +36,9 @@ mod keys;
 mod lacking;
 mod listing;
 mod names;
+pub mod notes;
 mod proof;
+mod references;
 pub mod reindex;
 mod repository_name;
 mod rollups;
@@ -47,9 +55,12 @@ pub use identity::{FORMAT, RepositoryId, ServerRecord};
 pub use keys::WalObjectName;
 pub use lacking::Lacking;
 pub use listing::{GroupListing, WalObject};
+pub use notes::{KnownBackup, Remembering};
+pub use references::References;
 pub use repository_name::RepositoryName;
 pub use segments::{SegmentReader, SegmentReading};
 
+use crate::catalog::BackupId;
 use crate::codec::Origin;
 use crate::codec::stored::StoredError;
 use crate::manifest::ManifestError;
@@ -146,6 +157,24 @@ pub enum RepositoryError {
         storage: String,
         /// The object.
         key: String,
+    },
+    /// What was to be declared complete is built on something that is about to be removed.
+    #[error("\"{key}\" in {storage} is marked for removal, and goes after {due}")]
+    Doomed {
+        /// The store.
+        storage: String,
+        /// The object.
+        key: String,
+        /// Not before this.
+        due: PgTime,
+    },
+    /// Declaring a backup complete took so long that what it is built on may have been removed meanwhile.
+    #[error("the manifest of backup {id} reached {storage} too late")]
+    Late {
+        /// The store.
+        storage: String,
+        /// The backup; it is marked as forgotten.
+        id: BackupId,
     },
     /// The name is taken by other content.
     #[error(transparent)]

@@ -117,6 +117,10 @@ impl Reindexer {
     ) -> Result<Option<GroupReport>, RepositoryError> {
         let server = self.reader.server().clone();
         let there = self.there(listing.group)?;
+        // The folder of what retention removed.
+        if there.is_empty() && listing.count() == 0 && listing.others.is_empty() {
+            return Ok(Some(GroupReport::default()));
+        }
         let old = match there.last() {
             Some(name) if !self.afresh => server.roll_up(*name)?,
             _ => None,

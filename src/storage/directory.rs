@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -49,15 +49,6 @@ impl Directory {
         &self.path
     }
 
-    /// Removes temporary files older than `age` that killed processes left behind on file systems without nameless
-    /// files; returns how many.
-    ///
-    /// # Errors
-    /// A directory cannot be read.
-    pub fn sweep(&self, age: Duration) -> io::Result<u64> {
-        sweep_below(&self.path, age)
-    }
-
     fn open_beneath(&self, key: &str, flags: OFlags) -> io::Result<File> {
         Ok(durable::open_beneath(&self.root, key, flags)?.into())
     }
@@ -66,7 +57,11 @@ impl Directory {
     /// in a directory that a crash can take away is not durable either.
     fn folder(&self, relative: &str) -> io::Result<OwnedFd> {
         if self.folders().contains(relative) {
-            return Ok(self.open_beneath(relative, OFlags::RDONLY | OFlags::DIRECTORY)?.into());
+            match self.open_beneath(relative, OFlags::RDONLY | OFlags::DIRECTORY) {
+                // Swept away since, while it was empty.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.path.is_dir() => {}
+                other => return Ok(other?.into()),
+            }
         }
         let folder = durable::directory_beneath(&self.root, relative, self.owner)?;
         self.folders().insert(relative.to_owned());
@@ -131,12 +126,23 @@ impl Directory {
     }
 }
 
+/// Whether something was last changed longer than `age` ago.
+fn is_older(metadata: &fs::Metadata, age: Duration) -> bool {
+    metadata.modified().is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|passed| passed >= age))
+}
+
 fn sweep_below(path: &Path, age: Duration) -> io::Result<u64> {
     let mut removed = durable::sweep(path, age)?;
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() {
+        if entry.file_type()?.is_dir() && entry.file_name().to_str().is_some_and(Key::is_part) {
+            // Looked at before anything below it goes, which would make it young again.
+            let old = entry.metadata().is_ok_and(|metadata| is_older(&metadata, age));
             removed += sweep_below(&entry.path(), age)?;
+            // Only an empty one goes. A writer that meets this makes it again.
+            if old && fs::remove_dir(entry.path()).is_ok() {
+                removed += 1;
+            }
         }
     }
     Ok(removed)
@@ -296,6 +302,10 @@ impl Storage for Directory {
         settle().map_err(|error| self.failed_object("sync", key, &error))
     }
 
+    fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
+        sweep_below(&self.path, age).map_err(|error| self.failed("sweep up in", &Key::root(), &error))
+    }
+
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
         let delete = || -> io::Result<()> {
             let (folder, name) = key.split().ok_or_else(|| io::Error::other("the root is not an object"))?;
@@ -334,6 +344,23 @@ mod tests {
         assert!(storage.get(&key, 10).is_err_and(|error| !error.is_not_found()));
         let names: Vec<_> = storage.list(&Key::root()).unwrap().into_iter().map(|listed| listed.name).collect();
         assert_eq!(names, ["link"]);
+    }
+
+    /// What killed writers left is swept up, empty folders too, and a writer that had used such a folder makes it again.
+    #[test]
+    fn sweeping() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let storage = Directory::open(directory.path()).unwrap();
+        let [a, b] = ["x/y/a", "x/b"].map(|key| Key::parse(key).unwrap());
+        storage.put(&a, b"1").unwrap();
+        storage.put(&b, b"1").unwrap();
+        fs::create_dir(directory.path().join("lost+found")).unwrap();
+        storage.delete(&a).unwrap();
+        assert_eq!(storage.sweep(Duration::from_secs(3600)).unwrap(), 0);
+        assert_eq!(storage.sweep(Duration::ZERO).unwrap(), 1);
+        assert!(!directory.path().join("x/y").exists() && directory.path().join("lost+found").exists());
+        assert_eq!(storage.get(&b, 1).unwrap(), b"1");
+        assert_eq!(storage.put(&a, b"2").unwrap(), Put::Created);
     }
 
     /// A repository that is unmounted or removed while in use is "cannot tell", never "not there".

@@ -137,6 +137,10 @@ impl Storage for Faulty {
         self.step("sync", key, || self.inner.settle(key))
     }
 
+    fn sweep(&self, age: std::time::Duration) -> Result<u64, StorageError> {
+        self.step("sweep up in", &Key::root(), || self.inner.sweep(age))
+    }
+
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
         self.step("delete", key, || self.inner.delete(key))
     }

@@ -153,6 +153,15 @@ pub trait Storage: Send + Sync + Debug {
     /// The store takes no deletions or does not answer.
     fn delete(&self, key: &Key) -> Result<(), StorageError>;
 
+    /// Removes what killed processes left of objects that never appeared, if it was begun longer than `age` ago: temporary
+    /// files, unfinished uploads, empty folders. Returns how many. `age` must be longer than the longest write.
+    ///
+    /// # Errors
+    /// They cannot be looked for, or not be removed.
+    fn sweep(&self, _age: std::time::Duration) -> Result<u64, StorageError> {
+        Ok(0)
+    }
+
     /// How many threads are worth it for so many small requests: more than processors, since a store answers slower than its
     /// answers are read.
     fn threads_for(&self, requests: usize) -> usize {

@@ -13,13 +13,16 @@ use crate::repository::{RepositoryError, ServerRepository};
 
 /// Reads the latest backup, for the new one `own`; `None` if there is none.
 pub(super) fn latest(server: &ServerRepository, own: BackupId) -> Result<Option<EarlierBackup>, BackupError> {
-    let mut backups = server.backups()?;
+    let mut backups = server.live_backups()?;
     if backups.is_empty() {
         return Ok(None);
     }
     // Clocks may be wrong; LSNs are not.
     backups.sort_by_key(|info| (info.stop_lsn, info.id));
-    let usable: BTreeSet<PackId> = server.packs()?.iter().map(|pack| pack.id).collect();
+    // What is marked to be removed may be gone before this backup is.
+    let doomed = server.doomed()?;
+    let there = server.packs()?;
+    let usable: BTreeSet<PackId> = there.iter().map(|pack| pack.id).filter(|id| !doomed.has_pack(*id)).collect();
     for info in backups.iter().rev() {
         match EarlierBackup::read(server, info.id, own, &usable) {
             Ok(earlier) => return Ok(Some(earlier)),

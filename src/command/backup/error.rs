@@ -115,6 +115,14 @@ pub enum BackupError {
         /// The server is a standby, which cannot end a segment by itself.
         standby: bool,
     },
+    /// It took longer than things that are marked for removal stay.
+    #[error("the base backup took {}, and undelete_days allows {}", humantime::format_duration(*.ran), humantime::format_duration(*.allowed))]
+    TooLong {
+        /// How long it took.
+        ran: Duration,
+        /// How long it might have taken.
+        allowed: Duration,
+    },
     /// Streamed WAL is not what the position says.
     #[error("cannot use the streamed WAL: {0}")]
     StreamedWal(String),

@@ -436,7 +436,16 @@ impl<'a> Task<'a> {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         self.repository.put_backup_info(&info)?;
-        self.repository.publish_manifest(self.id, manifest)?;
+        // What a backup refers to may be removed once it has been marked for so long.
+        let ran = Duration::from_micros(host::now().0.saturating_sub(self.started_at.0).try_into().unwrap_or(0));
+        if ran >= self.config.undelete {
+            return Err(BackupError::TooLong { ran, allowed: self.config.undelete });
+        }
+        let own = (0..info.packs).map(|number| PackId { backup: self.id, number });
+        let others =
+            self.earlier.iter().flat_map(|earlier| written.referenced.iter().filter_map(|pack| earlier.pack(*pack)));
+        let packs = own.chain(others).collect();
+        self.repository.commit_manifest(self.id, manifest, &packs, &host::host_name(), &host::now)?;
         Ok(info)
     }
 }

@@ -1,6 +1,6 @@
 //! The end of the pipeline: chunks in the order of the stream into packs, files into manifest lines.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
 use std::sync::mpsc::{Receiver, SyncSender};
 
@@ -101,6 +101,8 @@ pub(super) struct Written {
     pub(super) stored_bytes: u64,
     /// Bytes of frames in earlier backups' packs that chunks refer to, counted for each.
     pub(super) referenced_bytes: u64,
+    /// The packs of earlier backups that chunks refer to: source and number.
+    pub(super) referenced: BTreeSet<(u16, u32)>,
     /// Pages that look damaged.
     pub(super) suspects: Vec<BadPages>,
 }
@@ -115,6 +117,7 @@ pub(super) struct Writer<'a> {
     next_pack: PackId,
     stored_bytes: u64,
     referenced_bytes: u64,
+    referenced: BTreeSet<(u16, u32)>,
     file: Option<OpenFile>,
     suspects: Vec<BadPages>,
     compression: Compression,
@@ -162,6 +165,7 @@ impl<'a> Writer<'a> {
             next_pack,
             stored_bytes: 0,
             referenced_bytes: 0,
+            referenced: BTreeSet::new(),
             file: None,
             suspects,
             compression,
@@ -187,8 +191,14 @@ impl<'a> Writer<'a> {
                 Item::Finish => {
                     self.close_pack()?;
                     let (packs, stored_bytes) = (self.next_pack.number, self.stored_bytes);
-                    let (referenced_bytes, suspects) = (self.referenced_bytes, self.suspects);
-                    return Ok(Written { manifest: self.manifest, packs, stored_bytes, referenced_bytes, suspects });
+                    return Ok(Written {
+                        manifest: self.manifest,
+                        packs,
+                        stored_bytes,
+                        referenced_bytes: self.referenced_bytes,
+                        referenced: self.referenced,
+                        suspects: self.suspects,
+                    });
                 }
             }
         }
@@ -212,7 +222,7 @@ impl<'a> Writer<'a> {
                 ChunkContent::Stored { id, base, sets }
             }
         };
-        self.referenced_bytes += referenced(&content);
+        self.refer(&content);
         let file = self.file.as_mut().ok_or(BackupError::Broken)?;
         file.crc32c = crc32c::crc32c_combine(file.crc32c, done.crc32c, done.raw_length as usize);
         file.size += u64::from(done.raw_length);
@@ -221,10 +231,19 @@ impl<'a> Writer<'a> {
         if file.chunks.len() == MAX_CHUNKS_PER_LINE { self.part_of_file() } else { Ok(()) }
     }
 
+    /// Counts what a chunk refers to in packs of other backups.
+    fn refer(&mut self, content: &ChunkContent) {
+        let ChunkContent::Stored { base, sets, .. } = content else { return };
+        for place in sets.iter().map(|set| set.place).chain([*base]).filter(|place| place.source > 0) {
+            self.referenced_bytes += u64::from(place.length);
+            self.referenced.insert((place.source, place.pack));
+        }
+    }
+
     /// The open file consists of these chunks.
     fn unchanged(&mut self, chunks: Vec<ChunkRef>, crc32c: u32) -> Result<(), BackupError> {
         for chunk in chunks {
-            self.referenced_bytes += referenced(&chunk.content);
+            self.refer(&chunk.content);
             let file = self.file.as_mut().ok_or(BackupError::Broken)?;
             file.size += u64::from(chunk.raw_length);
             file.crc32c = crc32c;
@@ -364,13 +383,6 @@ fn known_as(path: &EntryPath, tablespace: Option<u32>) -> String {
         Some(oid) => format!("pg_tblspc/{oid}/{path}"),
         None => path.to_string(),
     }
-}
-
-/// Bytes of the frames of a chunk that lie in other backups' packs.
-fn referenced(content: &ChunkContent) -> u64 {
-    let ChunkContent::Stored { base, sets, .. } = content else { return 0 };
-    let places = sets.iter().map(|set| set.place).chain([*base]);
-    places.filter(|place| place.source > 0).map(|place| u64::from(place.length)).sum()
 }
 
 fn write(repository: &ServerRepository, pack: &mut OpenPack, bytes: &[u8]) -> Result<(), BackupError> {

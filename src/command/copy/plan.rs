@@ -61,7 +61,7 @@ fn part(
     }
     let mut backups = BTreeMap::new();
     if !wal_only {
-        for info in from.backups()? {
+        for info in from.live_backups()? {
             if to.backup_info(info.id)?.is_none() {
                 backups.insert(info.id, from.pack_sources(info.id)?.into_iter().collect::<BTreeSet<_>>());
             }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::plan::Part;
 use crate::catalog::BackupId;
-use crate::command::Context;
+use crate::command::{Context, host};
+use crate::repository::notes::Author;
 use crate::repository::{RepositoryError, ServerRepository};
 
 /// How often it is told how far it is.
@@ -56,8 +57,10 @@ impl Road<'_> {
         let whole = part.backups.iter().filter(|(_, sources)| sources.is_disjoint(&lost));
         let whole: Vec<BackupId> = whole.map(|(id, _)| *id).collect();
         if !done.interrupted {
-            let copied =
-                self.each("backups", &whole, done, |id| self.source.copy_backup(&self.target, *id).map(|()| 0));
+            let copied = self.each("backups", &whole, done, |id| {
+                let author = Author { host: host::host_name(), now: host::now() };
+                self.source.copy_backup(&self.target, *id, &author).map(|()| 0)
+            });
             done.backups += copied.count;
         }
         let roll_ups = self.each("parts of the index", &part.roll_ups, done, |name| {

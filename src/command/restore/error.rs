@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
 
+use crate::catalog::BackupId;
 use crate::command::history::HistoryError;
 use crate::config::ConfigError;
 use crate::pgdata::state::Holds;
@@ -12,7 +13,7 @@ use crate::pgdata::{PgDataError, StartError};
 use crate::recovery::{RecoveryTarget, Refusal, TargetError};
 use crate::repository::RepositoryError;
 use crate::storage::StorageError;
-use crate::wal::Lsn;
+use crate::wal::{Lsn, PgTime};
 
 /// Why a restore was not done, or not to its end.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,14 @@ pub enum RestoreError {
         refusal: Box<Refusal>,
         /// The zone that times are shown in besides UTC.
         zone: TimeZone,
+    },
+    /// `--backup` names one that is forgotten.
+    #[error("cannot restore from backup {id}: it was forgotten at {since}")]
+    Forgotten {
+        /// The backup.
+        id: BackupId,
+        /// Since when.
+        since: PgTime,
     },
     /// The history could not be read.
     #[error(transparent)]

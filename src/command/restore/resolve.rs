@@ -27,6 +27,7 @@ pub(super) fn resolve(args: &Args, context: &Context) -> Result<Resolved, Restor
     let cluster = context.cluster_config()?;
     let repository = Repository::open(cluster.repository.open()?)?.cluster(&cluster.name);
     let servers = servers(args, &repository)?;
+    refuse_forgotten(args.stop.backup, &repository, &servers)?;
     let mut timeline = args.stop.timeline;
     let target = match &args.stop.before_drop {
         Some(table) => {
@@ -53,6 +54,19 @@ pub(super) fn resolve(args: &Args, context: &Context) -> Result<Resolved, Restor
     let id: BackupId = plan.backup.id.parse().map_err(|_| no_backup())?;
     let info = server.backup_info(id)?.ok_or_else(no_backup)?;
     Ok(Resolved { cluster, server, record, info, plan, zone })
+}
+
+/// A forgotten backup that is asked for by name is told as what it is.
+fn refuse_forgotten(id: Option<BackupId>, cluster: &Cluster, records: &[ServerRecord]) -> Result<(), RestoreError> {
+    let Some(id) = id else { return Ok(()) };
+    for record in records {
+        let server = cluster.server(record.system_identifier);
+        let known = server.known_backup(id)?;
+        if let Some(forgotten) = known.and_then(|known| known.notes.forgotten) {
+            return Err(RestoreError::Forgotten { id, since: forgotten.since });
+        }
+    }
+    Ok(())
 }
 
 /// The system identifiers to look at, the present one first: `pg_upgrade` leaves older ones, whose backups still serve.

@@ -97,7 +97,7 @@ fn compare(status: &mut MirrorStatus, place: &Place, ours: &Cluster) -> Result<(
             status.missing_segments += lacking.segments().count();
             status.oldest_missing = status.oldest_missing.or_else(|| lacking.segments().next());
         }
-        for info in here.backups()? {
+        for info in here.live_backups()? {
             status.missing_backups += usize::from(there.backup_info(info.id)?.is_none());
         }
     }

@@ -215,6 +215,12 @@ impl Storage for S3 {
         look().map_err(|failure| self.bucket.dress("sync", key, failure))
     }
 
+    fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
+        self.bucket
+            .sweep(age)
+            .map_err(|failure| self.bucket.dress("sweep unfinished uploads of", &Key::root(), failure))
+    }
+
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
         self.bucket.delete(key).map_err(|failure| self.bucket.dress("delete", key, failure))
     }

@@ -31,16 +31,6 @@ impl S3 {
         }
         Ok(second? == Put::Exists)
     }
-
-    /// Gives up uploads in parts that were begun longer than `age` ago and never finished: their writers were killed, and
-    /// their parts cost money though nobody sees them. Returns how many. `age` must be longer than the longest upload.
-    ///
-    /// # Errors
-    /// They cannot be listed or given up.
-    pub fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
-        let sweep = self.bucket.sweep(age);
-        sweep.map_err(|failure| self.bucket.dress("sweep unfinished uploads of", &Key::root(), failure))
-    }
 }
 
 impl Bucket {
@@ -53,7 +43,9 @@ impl Bucket {
         }
     }
 
-    fn sweep(&self, age: Duration) -> Result<u64, Failure> {
+    /// Gives up uploads in parts that were begun longer than `age` ago and never finished: their writers were killed, and
+    /// their parts cost money though nobody sees them. Returns how many.
+    pub(super) fn sweep(&self, age: Duration) -> Result<u64, Failure> {
         let engine = self.engine()?;
         let path = self.path(&Key::root());
         let prefix = if path.is_empty() { path } else { format!("{path}/") };

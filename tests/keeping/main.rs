@@ -1,0 +1,77 @@
+//! What is kept and what goes: backups that are annotated, kept, forgotten and expired, on real servers. PostgreSQL is the judge
+//! of what is left.
+
+mod bucket;
+mod crashes;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod order;
+mod rules;
+#[path = "../s3_server/mod.rs"]
+mod s3_server;
+
+use std::time::Duration;
+
+use harness::{Finished, Run, Site, Stop, wait_for};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+/// The days that a mark stands, as the default is.
+const UNDELETE_DAYS: i64 = 3;
+
+/// How long a verb may take on a busy machine.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A base backup after the row `n` of table `t`; its id.
+fn backup(site: &Site, n: usize) -> String {
+    let sql = if n == 1 {
+        "CREATE TABLE t AS SELECT 1 AS n".to_owned()
+    } else {
+        format!("INSERT INTO t VALUES ({n}); UPDATE t SET n = n")
+    };
+    site.server.run(&sql);
+    site.server.archive_all();
+    site.backup();
+    ids(site).pop().expect("the backup is listed")
+}
+
+/// Ids of the backups that are not forgotten, in their order.
+fn ids(site: &Site) -> Vec<String> {
+    let listed = json(&site.pitr(&["list", "--json"]).run().ok());
+    let live = listed.as_array().expect("a list").iter().filter(|backup| backup["forgotten"].is_null());
+    live.map(|backup| backup["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+fn json(finished: &Finished) -> Value {
+    serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {finished}"))
+}
+
+/// `pitr expire` as if so many days had gone by.
+fn expire(site: &Site, days: i64) -> Value {
+    json(&try_expire(site, days).ok())
+}
+
+fn try_expire(site: &Site, days: i64) -> Finished {
+    let moment = Timestamp::now() + SignedDuration::from_hours(24 * days);
+    site.pitr(&["expire", "--json", "--as-of", &moment.to_string()]).run_within(LONG)
+}
+
+/// Restores a backup to its own end; the rows that are in it.
+fn rows_of(site: &Site, id: &str, number: usize) -> String {
+    rows(site, &["--backup", id, "--to", "immediate"], number)
+}
+
+fn rows(site: &Site, words: &[&str], number: usize) -> String {
+    let mut copy = site.restore(&format!("copy-{number}"), words);
+    copy.start();
+    wait_for("the restored server to open", || (copy.ask("SELECT pg_is_in_recovery()") == "f").then_some(()));
+    let found = copy.ask("SELECT string_agg(n::text, ' ' ORDER BY n) FROM t");
+    copy.stop(Stop::Immediate);
+    std::fs::remove_dir_all(copy.data_dir()).expect("removed");
+    found
+}
+
+/// The numbers from 1 on.
+fn up_to(n: usize) -> String {
+    (1..=n).map(|n| n.to_string()).collect::<Vec<_>>().join(" ")
+}
