@@ -34,6 +34,12 @@ impl BackupId {
     pub fn new(started_at: PgTime, random: u32) -> Self {
         BackupId { started_at: started_at.to_timestamp().as_second(), random }
     }
+
+    /// When it began, cut to the second.
+    #[must_use]
+    pub fn started_at(self) -> PgTime {
+        PgTime::from_unix_seconds(self.started_at)
+    }
 }
 
 impl fmt::Display for BackupId {
