@@ -16,17 +16,27 @@ use crate::storage::{Key, NewObject, Put};
 pub type StoredManifest = ManifestReader<Box<dyn Read + Send>>;
 
 impl ServerRepository {
-    /// All complete backups, in the order of their ids.
+    /// All complete backups, in the order of their ids. One whose info cannot be trusted is passed over with a warning, so that it
+    /// does not keep anybody from restoring the others.
     ///
     /// # Errors
-    /// The store fails, or the info of a complete backup is malformed.
+    /// The store fails, or no info of a complete backup can be trusted.
     pub fn backups(&self) -> Result<Vec<BackupInfo>, RepositoryError> {
-        let mut backups = Vec::new();
+        let (mut backups, mut wrong) = (Vec::new(), Vec::new());
         for entry in self.storage.list(&keys::backups(&self.folder))? {
             let Ok(id) = entry.name.parse::<BackupId>() else { continue };
-            backups.extend(self.backup_info(id)?);
+            match self.backup_info(id) {
+                Err(error) if !error.is_no_answer() => wrong.push(error),
+                found => backups.extend(found?),
+            }
         }
-        Ok(backups)
+        match wrong.into_iter().next() {
+            Some(first) if backups.is_empty() => Err(first),
+            first => {
+                first.iter().for_each(|error| tracing::warn!("a backup is passed over: {error}; \"pitr verify\" tells more"));
+                Ok(backups)
+            }
+        }
     }
 
     /// What is known of a backup; `None` if there is no complete backup of this id.
@@ -37,6 +47,10 @@ impl ServerRepository {
         if self.storage.size(&keys::manifest(&self.folder, id))?.is_none() {
             return Ok(None);
         }
+        self.read_backup_info(id).map(Some)
+    }
+
+    pub(super) fn read_backup_info(&self, id: BackupId) -> Result<BackupInfo, RepositoryError> {
         let key = keys::backup_info(&self.folder, id);
         let info: BackupInfo = parse(self.storage.as_ref(), &key, &self.storage.get(&key, SMALL_OBJECT_BYTES)?)?;
         let wrong = |reason: String| {
@@ -48,7 +62,7 @@ impl ServerRepository {
         if (info.id, info.system_identifier) != (id, self.system_identifier) {
             return wrong(format!("it is of backup {} of cluster {}", info.id, info.system_identifier));
         }
-        Ok(Some(info))
+        Ok(info)
     }
 
     /// Opens a backup's manifest; its header has been read and belongs to this backup and cluster.

@@ -9,13 +9,14 @@
 //!                              /wal/<timeline>/<group>/<segment>
 //!                              /catalog/<timeline>/<group>.<count>.<hash>
 //!                              /packs/<backup id>.<number>, /backups/<backup id>/…
+//!                              /verified/<time>-<writer>
 //! probes/…                                        what only found out what the store can do; means nothing
 //! ```
 //!
 //! `pg_upgrade` gives a cluster a second system identifier; both stay under the cluster's name. The marker `pitr.json`
 //! tells a repository from the empty mount point that is left when its file system is not mounted.
 //!
-//! [`wal`] archives and fetches WAL files, [`evidence`] and [`reindex`] know what is in them, [`backup`] does the same for the objects of base backups. [`copying`] brings what one repository holds into another. What backups
+//! [`wal`] archives and fetches WAL files, [`evidence`] and [`reindex`] know what is in them, [`backup`] does the same for the objects of base backups. [`copying`] brings what one repository holds into another, [`verifying`] proves it where it is. What backups
 //! contain is `manifest`'s and `chunk`'s business.
 
 mod archiving;
@@ -36,6 +37,8 @@ mod rollups;
 mod scanning;
 mod seek;
 mod segments;
+pub mod verifying;
+mod verifying_wal;
 pub mod wal;
 
 use std::sync::Arc;
@@ -49,6 +52,7 @@ pub use ledger::StoredLedger;
 pub use listing::{GroupListing, WalObject};
 pub use repository_name::RepositoryName;
 pub use segments::{SegmentReader, SegmentReading};
+pub use verifying_wal::{SegmentFlaw, SegmentVerifier, SegmentVerdict};
 
 use crate::codec::Origin;
 use crate::codec::stored::StoredError;
