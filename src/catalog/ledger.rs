@@ -131,8 +131,7 @@ impl Spans {
             return;
         }
         let overlapping = self.0.range(..=last).rev().take_while(|(_, (end, _))| *end >= first);
-        let overlapping: Vec<(u64, u64, PgTime)> =
-            overlapping.map(|(start, (end, at))| (*start, *end, *at)).collect();
+        let overlapping: Vec<(u64, u64, PgTime)> = overlapping.map(|(start, (end, at))| (*start, *end, *at)).collect();
         for (start, end, then) in overlapping {
             self.0.remove(&start);
             if start < first {

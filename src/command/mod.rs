@@ -33,6 +33,7 @@ pub mod server;
 pub mod several;
 pub mod status;
 pub mod timelines;
+pub mod verify;
 
 pub use context::{Context, Interrupt};
 pub use looking::{LookError, RepositoryArg};
@@ -70,6 +71,7 @@ Set up:   pitr init                  make the repository, see what the server st
           pitr copy --from NAME --to NAME   bring a further repository up to date
 Look:     pitr status                what can be restored, and how fresh the archive is
           pitr list                  the base backups
+          pitr verify                whether all that is stored is whole, and what it means where it is not
           pitr timelines             forks and branches, who archived them, which one is live
           pitr log                   what happened: commits, rows, drops, restore points
           pitr find drop TABLE       when it was dropped (truncated, emptied), and what brings it back
@@ -115,6 +117,7 @@ enum Verb {
     Reindex(reindex::Args),
     Timelines(timelines::Args),
     Copy(copy::Args),
+    Verify(verify::Args),
     Progress(progress::Args),
     /// Look at the configuration
     Config {
@@ -143,6 +146,7 @@ impl Verb {
             Verb::List(args) => &args.repository,
             Verb::Reindex(args) => &args.repository,
             Verb::Timelines(args) => &args.repository,
+            Verb::Verify(args) => &args.repository,
             Verb::Init(_) | Verb::Check(_) | Verb::Copy(_) | Verb::Progress(_) | Verb::Config { .. } => return None,
         };
         repository.clone()
@@ -160,6 +164,7 @@ impl Verb {
             Verb::Status(args) => status::run(args, context).map_err(|error| error.report()),
             Verb::Progress(args) => progress::run(args, context).map_err(|error| error.report()),
             Verb::Timelines(args) => timelines::run(args, context).map_err(|error| error.report()),
+            Verb::Verify(args) => verify::run(args, context).map_err(|error| error.report()),
             Verb::Copy(args) => copy::run(args, context).map_err(|error| error.report()),
             Verb::List(args) => list::run(args, context).map_err(|error| error.report()),
             Verb::Reindex(args) => reindex::run(args, context).map_err(|error| error.report()),

@@ -10,6 +10,7 @@ mod aside;
 mod assemble;
 mod branch;
 mod choose;
+mod closed;
 mod fork;
 mod idle;
 mod locate;
@@ -26,6 +27,7 @@ mod walk;
 mod window;
 
 pub use choose::{PlanError, PlanRequest, plan};
+pub use closed::{Closed, Edge, closed};
 pub use fork::{BackupElsewhere, Fork, beginning};
 pub use plan::{Commit, Crossing, LaidSegment, Lost, PathStep, PlanNote, RestorePlan, SegmentRun, StopPoint};
 pub use refusal::{Nearest, Refusal, Unreachable, words};

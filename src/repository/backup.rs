@@ -22,21 +22,29 @@ impl ServerRepository {
     /// # Errors
     /// The store fails, or no info of a complete backup can be trusted.
     pub fn backups(&self) -> Result<Vec<BackupInfo>, RepositoryError> {
-        let (mut backups, mut wrong) = (Vec::new(), Vec::new());
-        for entry in self.storage.list(&keys::backups(&self.folder))? {
-            let Ok(id) = entry.name.parse::<BackupId>() else { continue };
-            match self.backup_info(id) {
-                Err(error) if !error.is_no_answer() => wrong.push(error),
-                found => backups.extend(found?),
-            }
-        }
+        let (backups, wrong) = self.all_backups()?;
         match wrong.into_iter().next() {
             Some(first) if backups.is_empty() => Err(first),
             first => {
-                first.iter().for_each(|error| tracing::warn!("a backup is passed over: {error}; \"pitr verify\" tells more"));
+                first.iter().for_each(|error| tracing::warn!("a backup is passed over: {error}"));
                 Ok(backups)
             }
         }
+    }
+
+    /// All complete backups, in the order of their ids, and what is wrong with the infos of further ones.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn all_backups(&self) -> Result<(Vec<BackupInfo>, Vec<RepositoryError>), RepositoryError> {
+        let (mut backups, mut wrong) = (Vec::new(), Vec::new());
+        for listed in self.listed_backups()?.into_iter().filter(|listed| listed.complete) {
+            match listed.info {
+                Ok(info) => backups.push(info),
+                Err(error) => wrong.push(error),
+            }
+        }
+        Ok((backups, wrong))
     }
 
     /// What is known of a backup; `None` if there is no complete backup of this id.

@@ -74,7 +74,9 @@ impl ServerRepository {
         match read {
             Ok(ledger) if ledger.format == LEDGER_FORMAT => return Ok(Some(ledger)),
             Ok(ledger) => tracing::info!("\"{key}\" in {storage} has format {} and is passed over", ledger.format),
-            Err(why) => tracing::warn!("\"{key}\" in {storage} is passed over: {why}; what it told of is verified again"),
+            Err(why) => {
+                tracing::warn!("\"{key}\" in {storage} is passed over: {why}; what it told of is verified again")
+            }
         }
         Ok(None)
     }

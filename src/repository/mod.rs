@@ -52,7 +52,7 @@ pub use ledger::StoredLedger;
 pub use listing::{GroupListing, WalObject};
 pub use repository_name::RepositoryName;
 pub use segments::{SegmentReader, SegmentReading};
-pub use verifying_wal::{SegmentFlaw, SegmentVerifier, SegmentVerdict};
+pub use verifying_wal::{SegmentFlaw, SegmentVerdict, SegmentVerifier};
 
 use crate::codec::Origin;
 use crate::codec::stored::StoredError;

@@ -24,7 +24,9 @@ impl RepositoryError {
                 error.kind,
                 StorageErrorKind::NotFound | StorageErrorKind::TooShort | StorageErrorKind::TooLarge
             ),
-            RepositoryError::Format { .. } | RepositoryError::Manifest { source: ManifestError::Format { .. }, .. } => true,
+            RepositoryError::Format { .. } | RepositoryError::Manifest { source: ManifestError::Format { .. }, .. } => {
+                true
+            }
             RepositoryError::NotARepository { .. }
             | RepositoryError::NotEmpty { .. }
             | RepositoryError::Malformed { .. }
@@ -125,6 +127,7 @@ impl ServerRepository {
         self.in_parallel(&ids, |id| {
             let complete = self.storage.size(&keys::manifest(&self.folder, *id))?.is_some();
             let info = self.read_backup_info(*id);
+            // One of a newer version is as good as one that cannot be trusted.
             match info {
                 Err(error) if error.is_no_answer() && !matches!(error, RepositoryError::Format { .. }) => Err(error),
                 info => Ok(ListedBackup { id: *id, complete, info }),

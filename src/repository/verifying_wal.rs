@@ -163,9 +163,8 @@ struct Scanned {
 fn differs(footer: &Footer, details: &Details, scan: &SegmentScan, ends: &[Lsn]) -> Option<String> {
     let facts = footer.facts.as_ref()?;
     if *facts != scan.facts {
-        let count = |facts: &SegmentFacts| {
-            format!("{} commits and {} aborts up to {}", facts.commits, facts.aborts, facts.end)
-        };
+        let count =
+            |facts: &SegmentFacts| format!("{} commits and {} aborts up to {}", facts.commits, facts.aborts, facts.end);
         return Some(format!("it tells of {}, and its records are {}", count(facts), count(&scan.facts)));
     }
     let head = |piece: &HeadPiece| (piece.start, piece.remaining, piece.length, piece.crc);
@@ -180,6 +179,18 @@ fn differs(footer: &Footer, details: &Details, scan: &SegmentScan, ends: &[Lsn])
 }
 
 impl ServerRepository {
+    /// The key of a stored WAL object, for messages.
+    #[must_use]
+    pub fn wal_object(&self, name: WalObjectName) -> Key {
+        keys::object(&self.folder, name)
+    }
+
+    /// The key of a history file, for messages.
+    #[must_use]
+    pub fn history_object(&self, timeline: TimelineId) -> Key {
+        keys::history(&self.folder, timeline)
+    }
+
     /// Reads an object that holds WAL, whole, and scans it.
     fn read_and_scan(
         &self,
@@ -195,7 +206,10 @@ impl ServerRepository {
         };
         let mut visitor = EventsTo(each);
         let mut scanning = Scanning::new(name.segment(), size, completeness, None, &mut visitor);
-        let mut out = Hashing { hasher: matches!(name, WalObjectName::Partial(..)).then(blake3::Hasher::new), out: &mut scanning };
+        let mut out = Hashing {
+            hasher: matches!(name, WalObjectName::Partial(..)).then(blake3::Hasher::new),
+            out: &mut scanning,
+        };
         let suffix = self.storage.get_suffix(&key, AT_ONCE_BYTES)?;
         let footer = if suffix.size <= AT_ONCE_BYTES {
             stored::read(suffix.bytes.as_slice(), file, self.system_identifier, WAL_FILE_BYTES, &mut out)
