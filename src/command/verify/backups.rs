@@ -152,7 +152,29 @@ impl Walk<'_, '_, '_> {
             let why = format!("the info says another {what} than the manifest");
             self.run.with_found(|found| found.backups.entry(self.id).or_default().info = Some(why));
         }
+        if let (Look::Full { .. }, Some(info)) = (self.look, self.run.info(self.id)) {
+            self.own_packs(info);
+        }
         Ok(())
+    }
+
+    /// What the info says of the packs that the backup wrote. Later some of them may be collected: then nothing can be said.
+    fn own_packs(&mut self, info: &BackupInfo) {
+        let own = self.run.scope.packs.iter().filter(|(pack, _)| pack.backup == self.id);
+        let (count, bytes) = own.fold((0, 0), |(count, bytes), (_, size)| (count + 1, bytes + size));
+        let wrong = count > info.packs || (count == info.packs && bytes != info.stored_bytes);
+        if wrong {
+            self.good = false;
+            let why = format!(
+                "the info says that it wrote {} packs of {} bytes, and {count} of {bytes} bytes are there",
+                info.packs, info.stored_bytes
+            );
+            self.run.with_found(|found| {
+                // Where a pack was cut short that is the better word for it.
+                let damage = found.backups.entry(self.id).or_default();
+                damage.info.get_or_insert(why);
+            });
+        }
     }
 
     fn chunks(&mut self, sources: &[BackupId], path: &str, chunks: &[ChunkRef]) -> Result<(), RepositoryError> {
@@ -348,7 +370,12 @@ fn disagreement(
     counts: &ManifestEnd,
 ) -> Option<&'static str> {
     let comparisons = [
+        ("cluster", (info.system_identifier, &info.cluster) == (header.system_identifier, &header.cluster)),
+        ("version", info.postgres_version == header.postgres_version && info.tool_version == header.tool_version),
         ("major version", info.postgres_major == header.postgres_major),
+        ("word on checksums", info.page_checksums == header.page_checksums),
+        ("compression", info.compression == header.compression),
+        ("source", info.source == stop.source),
         ("segment size", info.segment_size == header.segment_size),
         ("start", (info.start_lsn, info.start_timeline) == (header.start_lsn, header.start_timeline)),
         ("stop", (info.stop_lsn, info.stop_timeline) == (stop.stop_lsn, stop.stop_timeline)),

@@ -297,6 +297,7 @@ fn histories(scope: &Scope) -> Vec<Finding> {
 
 fn other(meaning: &Meaning, key: &str, why: &str) -> Finding {
     let name = key.rsplit('/').next().unwrap_or(key);
+    let kind = if name.ends_with(".history") { FindingKind::History } else { FindingKind::OtherWal };
     let (severity, text) = if name.contains(".partial.") {
         let closing = meaning.closing().unwrap_or_else(|| "Every moment can still be restored without it.".to_owned());
         (Severity::Damaged, format!("the incomplete last segment cannot be used. {closing}"))
@@ -306,12 +307,13 @@ fn other(meaning: &Meaning, key: &str, why: &str) -> Finding {
             "the copy was damaged when it was archived, and nobody restores from it: nothing more is lost.".to_owned(),
         )
     } else if name.ends_with(".history") {
-        (Severity::Damaged, "a fetch of it may fail, and with it recovery onto that timeline.".to_owned())
+        let text = "its content is good, and recoveries can use it; who archived it cannot be told any more.";
+        (Severity::Damaged, text.to_owned())
     } else {
         (Severity::Damaged, "restores do not need it: every moment can still be restored.".to_owned())
     };
     let what = format!("WAL file {name}: {why}");
-    let mut finding = Finding::new(FindingKind::OtherWal, severity, what, text, format!("{COPIES}."));
+    let mut finding = Finding::new(kind, severity, what, text, format!("{COPIES}."));
     finding.object = Some(key.to_owned());
     finding
 }

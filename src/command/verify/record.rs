@@ -9,8 +9,9 @@ use crate::command::host;
 use crate::repository::{RepositoryError, ServerRepository};
 use crate::wal::{PgTime, SegmentNo, SegmentSize, TimelineId};
 
-/// How often it is written.
-const WRITTEN_EVERY: Duration = Duration::from_secs(30);
+/// How often it is written: soon after the beginning, then less and less often, but at least every so many seconds.
+const WRITTEN_FIRST: Duration = Duration::from_secs(2);
+const WRITTEN_EVERY: Duration = Duration::from_secs(40);
 /// So many objects are left lying; more are put together into one.
 const MOST_OBJECTS: usize = 12;
 
@@ -27,6 +28,8 @@ struct Pending {
     /// What is verified from now on is said to have been verified then: one moment for all, so that runs stay runs.
     at: PgTime,
     since: Instant,
+    /// How long until it is written again.
+    wait: Duration,
     /// Why it could not be written.
     failed: Option<RepositoryError>,
 }
@@ -68,7 +71,11 @@ impl Recorder {
 
     /// Writes what there is, if that is due.
     pub(super) fn flush_if_due(&self, server: &ServerRepository) {
-        if self.lock().since.elapsed() >= WRITTEN_EVERY {
+        let is_due = {
+            let inner = self.lock();
+            inner.since.elapsed() >= inner.wait
+        };
+        if is_due {
             self.flush(server);
         }
     }
@@ -77,6 +84,7 @@ impl Recorder {
         let (verified, failed) = {
             let mut inner = self.lock();
             inner.since = Instant::now();
+            inner.wait = (inner.wait * 2).min(WRITTEN_EVERY);
             inner.at = host::now();
             (std::mem::take(&mut inner.verified), inner.failed.is_some())
         };
