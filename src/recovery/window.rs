@@ -160,7 +160,13 @@ pub fn holes(snapshot: &Snapshot) -> Vec<Hole> {
         let damaged = record.damaged.keys().map(|number| *number..=*number);
         let mut runs: Vec<_> = record.segments.runs().chain(damaged).collect();
         runs.sort_by_key(|run| *run.start());
-        for run in runs {
+        // What branches off needs all before the segment that the fork cuts.
+        let left_at = snapshot.timelines.values().filter_map(|other| other.history.as_ref());
+        let left_at = left_at.flat_map(|history| history.path());
+        let left_at = left_at.filter_map(|(on, until)| until.filter(|_| on == *timeline));
+        let forks = left_at.map(|until| SegmentNo::of(until, size)).max().filter(|_| !runs.is_empty());
+        let ends = forks.map(|fork| fork..=fork).into_iter();
+        for run in runs.into_iter().chain(ends) {
             let number = *run.start();
             if let Some(expected) = expected.filter(|expected| *expected < number) {
                 let name = |number| SegmentName::new(*timeline, number, size);
@@ -307,6 +313,15 @@ mod tests {
         assert_eq!(found(&snapshot, &[]), [(1, "a".to_owned(), 1, 6, None)]);
         let holes = holes(&snapshot);
         assert_eq!((holes.len(), holes[0].timeline, holes[0].segments), (1, TimelineId(2), 1));
+        // Without the parent's last segment before the fork neither can be reached from before it.
+        let child = snapshot.timelines.get_mut(&TimelineId(2)).expect("it is there");
+        child.segments.insert(SegmentNo(3));
+        let parent = snapshot.timelines.get_mut(&TimelineId(1)).expect("it is there");
+        for number in [2, 3, 4, 5] {
+            parent.segments.remove(SegmentNo(number));
+        }
+        let holes = super::holes(&snapshot);
+        assert_eq!((holes.len(), holes[0].timeline, holes[0].segments), (1, TimelineId(1), 1));
     }
 
     /// Nothing stored, and backups without their WAL, give no window and no failure.

@@ -107,10 +107,17 @@ impl SegmentVerifier {
             Err(error) => Some(error.to_string()),
         };
         verdict.flaws.extend(wrong.map(|why| SegmentFlaw::Description { why }));
-        if verdict.flaws.is_empty()
-            && let (_, Some(damage)) = self.reader.lead_in(segment, &scan)?
-        {
-            verdict.flaws.push(SegmentFlaw::Border { good_until: damage.lsn, why: damage.why.to_string() });
+        if !verdict.flaws.is_empty() {
+            return Ok(verdict);
+        }
+        match self.reader.lead_in(segment, &scan) {
+            Ok((_, Some(damage))) => {
+                verdict.flaws.push(SegmentFlaw::Border { good_until: damage.lsn, why: damage.why.to_string() });
+            }
+            Ok((_, None)) => {}
+            Err(error) if error.is_no_answer() => return Err(error),
+            // The history file, or the segment before, is damaged: told where it is looked at for its own sake.
+            Err(_) => {}
         }
         Ok(verdict)
     }

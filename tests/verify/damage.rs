@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::harness::{Random, Run, Server, Site, newest, seed, small};
+use crate::harness::{Random, Run, Server, Site, newest, seed, small, wait_for};
 use crate::{LONG, backups, findings, promote, standby, those, verify};
 
 /// A cluster with three backups (the second with a tail, the third on timeline 2) and a word and a restore point behind each.
@@ -113,6 +113,7 @@ impl World {
     fn restores(&self, words: &[&str], expected: &str) {
         let mut restored = self.site.restore("restored", words);
         restored.start();
+        wait_for("the end of recovery", || (restored.ask("SELECT pg_is_in_recovery()") == "f").then_some(()));
         let found = restored.ask("SELECT string_agg(word, ' ' ORDER BY n) FROM words_in_order");
         drop(restored);
         fs::remove_dir_all(self.site.dir.join("restored")).expect("removed");
@@ -199,7 +200,11 @@ fn found_named_and_told() {
                 at = fs::metadata(path).map(|it| it.len() as usize).expect("it is there") - 300;
             }
             eprintln!("byte {at} of {}", path.display());
-            let kind = if round % 2 == 1 && *kind == "backup" && path.to_string_lossy().contains("/packs/") { "pack" } else { *kind };
+            let kind = if round % 2 == 1 && *kind == "backup" && path.to_string_lossy().contains("/packs/") {
+                "pack"
+            } else {
+                *kind
+            };
             (kind, path.clone(), Box::new(flip(at)) as Change)
         });
         world.all_found(11, rows.collect());
@@ -239,7 +244,8 @@ fn found_named_and_told() {
     let after = segment_of(&world, "two");
     world.with(&after, flip(700), |world| {
         let document = world.finds(&after, 11, "segment");
-        let finding = findings(&document).into_iter().find(|finding| finding["kind"] == "segment").expect("it was told");
+        let finding =
+            findings(&document).into_iter().find(|finding| finding["kind"] == "segment").expect("it was told");
         assert!(finding["last_commit"]["time"].is_string() && finding["good_until"].is_string(), "{finding}");
         let text = finding["meaning"].as_str().expect("text");
         assert!(text.contains("the commit of ") && text.contains("closes; earlier"), "{text}");
@@ -275,7 +281,8 @@ fn removed_and_cut() {
     let two = segment_of(&world, "two");
     let last = world.segments().pop().expect("a segment");
     let object = |part: &str| world.path(part);
-    let row = |kind: &'static str, path: PathBuf, change: fn(&mut Vec<u8>) -> bool| (kind, path, Box::new(change) as Change);
+    let row =
+        |kind: &'static str, path: PathBuf, change: fn(&mut Vec<u8>) -> bool| (kind, path, Box::new(change) as Change);
     world.all_found(
         11,
         vec![

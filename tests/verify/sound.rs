@@ -54,7 +54,8 @@ fn whole_repositories_are_silent() {
 #[test]
 fn parts() {
     let site = Site::with(&crate::harness::newest(), small(), "");
-    site.server.run("CREATE TABLE words AS SELECT n, repeat(md5(n::text), 40) AS word FROM generate_series(1, 20000) n");
+    site.server
+        .run("CREATE TABLE words AS SELECT n, repeat(md5(n::text), 40) AS word FROM generate_series(1, 20000) n");
     site.backup();
     let first = backups(&site).remove(0);
     for _ in 0..3 {

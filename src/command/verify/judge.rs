@@ -121,7 +121,7 @@ fn pack(scope: &Scope, found: &Found, pack: PackId, damage: &PackDamage) -> Find
         let text = "every backup can be restored: restores do not read the index. The next backup stores anew what it would have found there.";
         (Severity::Damaged, text.to_owned())
     } else {
-        (Severity::Harmless, "no backup needs what is damaged: every backup can be restored.".to_owned())
+        (Severity::Damaged, "no backup needs what is damaged: every backup can be restored.".to_owned())
     };
     let mut finding = Finding::new(FindingKind::Pack, severity, what, meaning, format!("{COPIES}."));
     finding.object = Some(key);
@@ -140,45 +140,48 @@ fn segment(scope: &Scope, meaning: &Meaning, name: SegmentName, flaws: &[Segment
         "{COPIES}. A good copy in pg_wal of the server or a standby helps too: move the damaged object away and archive it with \
          pitr-wal-push. Else take a new base backup now: \"pitr backup\"."
     );
-    let mut finding =
-        stop_at(meaning, name.timeline(), start, good_until, (FindingKind::Segment, Severity::Damaged), what, help);
+    let finding = Finding::new(FindingKind::Segment, Severity::Damaged, what, String::new(), help);
+    // Whatever it is needed for: what rots once may rot elsewhere.
+    let stop = Stop { timeline: name.timeline(), start, good_until, unwanted: Severity::Damaged };
+    let mut finding = stop_at(scope, meaning, &stop, finding);
     (finding.object, finding.segment) = (Some(key), Some(name));
     finding
 }
 
-/// A finding about a place that no restore gets over.
-fn stop_at(
-    meaning: &Meaning,
+/// A place that no restore gets over.
+struct Stop {
     timeline: TimelineId,
+    /// Where the segment begins.
     start: Lsn,
     good_until: Lsn,
-    (kind, severity): (FindingKind, Severity),
-    what: String,
-    help: String,
-) -> Finding {
+    /// How bad it is if no backup begins before it.
+    unwanted: Severity,
+}
+
+/// Says what such a place means.
+fn stop_at(scope: &Scope, meaning: &Meaning, stop: &Stop, mut finding: Finding) -> Finding {
+    let Stop { timeline, start, good_until, unwanted } = *stop;
     let last = meaning.last_before(timeline, start.max(good_until));
-    let wanted = meaning.is_wanted(timeline, start);
-    let (severity, text) = match last {
-        _ if !wanted => {
-            (Severity::Harmless, "no backup begins before it: nothing that could be restored is lost.".to_owned())
+    finding.meaning = match last {
+        _ if !wants(&scope.snapshot.backups, timeline, start) => {
+            finding.severity = unwanted;
+            "no backup begins before it: nothing that could be restored is lost.".to_owned()
         }
         Some(window) => {
             let commit = window
                 .last_commit
                 .map_or_else(String::new, |commit| format!(", the commit of {}", commit.time.to_timestamp()));
             let closing = meaning.closing().map_or_else(String::new, |closing| format!(" {closing}"));
-            let text = format!(
-                "restores to moments after LSN {}{commit} are not possible from backups taken before it.{closing}",
-                window.end_lsn
-            );
-            (severity, text)
+            let end = window.end_lsn;
+            format!(
+                "restores to moments after LSN {end}{commit} are not possible from backups taken before it.{closing}"
+            )
         }
         None => {
             let closing = meaning.closing().unwrap_or_else(|| "Other moments are unaffected.".to_owned());
-            (severity, format!("no backup taken before it can be restored over it. {closing}"))
+            format!("no backup taken before it can be restored over it. {closing}")
         }
     };
-    let mut finding = Finding::new(kind, severity, what, text, help);
     (finding.timeline, finding.good_until) = (Some(timeline), Some(good_until));
     finding.last_commit = last.and_then(|window| window.last_commit);
     finding
@@ -193,8 +196,9 @@ fn hole(scope: &Scope, meaning: &Meaning, hole: &Hole) -> Finding {
                 if pg_wal of the server or a standby still has it, archive it with pitr-wal-push. Else take a new base backup, if \
                 none was taken since."
         .to_owned();
-    let kind = (FindingKind::MissingWal, Severity::Missing);
-    let mut finding = stop_at(meaning, *timeline, start, start, kind, what, help);
+    let finding = Finding::new(FindingKind::MissingWal, Severity::Missing, what, String::new(), help);
+    let stop = Stop { timeline: *timeline, start, good_until: start, unwanted: Severity::Harmless };
+    let mut finding = stop_at(scope, meaning, &stop, finding);
     finding.segment = Some(*first);
     finding
 }
@@ -212,8 +216,9 @@ fn only_damaged(scope: &Scope, meaning: &Meaning) -> Vec<Finding> {
                     whether pg_wal here has one). Else take a new base backup, if none was taken since."
             .to_owned();
         let start = number.start(size);
-        let kind = (FindingKind::Segment, Severity::Damaged);
-        let mut finding = stop_at(meaning, timeline, start, damage.good_until, kind, what, help);
+        let finding = Finding::new(FindingKind::Segment, Severity::Damaged, what, String::new(), help);
+        let stop = Stop { timeline, start, good_until: damage.good_until, unwanted: Severity::Harmless };
+        let mut finding = stop_at(scope, meaning, &stop, finding);
         finding.segment = Some(damage.segment);
         finding
     })

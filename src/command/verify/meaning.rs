@@ -18,8 +18,6 @@ const MOST_DAMAGED: usize = 64;
 
 /// What is left.
 pub(super) struct Meaning {
-    /// What plans are made from, without what is bad.
-    pub(super) after: Snapshot,
     /// Windows without what is bad.
     pub(super) windows: Vec<Window>,
     /// What could be restored if all were good, and cannot.
@@ -72,18 +70,13 @@ impl Meaning {
             backups.push(BackupVerdict { id: listed.id, restorable });
         }
         let closed = closed(&before, &left);
-        Ok(Meaning { after, windows: left, closed, backups, without_wal })
+        Ok(Meaning { windows: left, closed, backups, without_wal })
     }
 
     /// The end of what can be restored before a place in the WAL of a timeline, and the window that ends there.
     pub(super) fn last_before(&self, timeline: TimelineId, lsn: Lsn) -> Option<&Window> {
         let reaches = |window: &&Window| window.timeline == timeline && window.end_lsn <= lsn;
         self.windows.iter().filter(reaches).max_by_key(|window| window.end_lsn)
-    }
-
-    /// Whether a backup that is good begins before a place, so that a restore could want to go over it.
-    pub(super) fn is_wanted(&self, timeline: TimelineId, lsn: Lsn) -> bool {
-        wants(&self.after.backups, timeline, lsn)
     }
 
     /// What closes, in words; `None` if every moment can still be restored.

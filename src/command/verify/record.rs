@@ -36,7 +36,8 @@ struct Pending {
 
 impl Recorder {
     pub(super) fn new(size: SegmentSize) -> Recorder {
-        let pending = Pending { verified: Verified::default(), at: host::now(), since: Instant::now(), failed: None };
+        let (verified, since) = (Verified::default(), Instant::now());
+        let pending = Pending { verified, at: host::now(), since, wait: WRITTEN_FIRST, failed: None };
         Recorder { size, inner: Mutex::new(pending) }
     }
 

@@ -83,7 +83,6 @@ impl Scope {
         for backup in backups.iter().filter(|backup| backup.complete) {
             let named = match server.prove_manifest(backup.id) {
                 Ok(manifest) => manifest.reader.header().pack_sources.clone(),
-                Err(error) if error.is_no_answer() => return Err(error),
                 // It is told where the manifest is verified.
                 Err(_) => vec![backup.id],
             };
@@ -161,7 +160,7 @@ impl Scope {
         let (mut packs, mut backups, mut wal) = (Vec::new(), Vec::new(), Vec::new());
         if !wanted.wal_only {
             let ids: Vec<BackupId> = self.complete().filter(|it| is_wanted(it, wanted)).map(|it| it.id).collect();
-            packs = self.queued_packs(wanted, &ids)?;
+            packs = self.queued_packs(wanted, &ids);
             backups = ids.iter().map(|id| self.queued_backup(*id)).collect();
         }
         let mut lot = Lot::new(wanted.share);
@@ -189,12 +188,12 @@ impl Scope {
         Ok(stages)
     }
 
-    fn queued_packs(&self, wanted: &Wanted, ids: &[BackupId]) -> Result<Vec<Queued>, RepositoryError> {
+    fn queued_packs(&self, wanted: &Wanted, ids: &[BackupId]) -> Vec<Queued> {
         let mut chosen: BTreeSet<PackId> = self.packs.keys().copied().collect();
         if !wanted.backups.is_empty() {
             chosen.clear();
             for id in ids {
-                self.packs_of(*id, &mut chosen)?;
+                self.packs_of(*id, &mut chosen);
             }
         }
         if wanted.since.is_some() {
@@ -204,11 +203,11 @@ impl Scope {
             let last = self.verified.packs.get(&pack.backup).and_then(|spans| spans.at(pack.number.into()));
             Some(Queued { unit: Unit::Pack(pack), last, weight: *self.packs.get(&pack)? })
         });
-        Ok(queued.collect())
+        queued.collect()
     }
 
     /// The packs that a backup refers to.
-    fn packs_of(&self, id: BackupId, packs: &mut BTreeSet<PackId>) -> Result<(), RepositoryError> {
+    fn packs_of(&self, id: BackupId, packs: &mut BTreeSet<PackId>) {
         let mut add = || -> Result<(), RepositoryError> {
             let mut manifest = self.server.prove_manifest(id)?;
             let sources = manifest.reader.header().pack_sources.clone();
@@ -227,11 +226,8 @@ impl Scope {
             }
             Ok(())
         };
-        match add() {
-            // It is told where the manifest is verified.
-            Err(error) if !error.is_no_answer() => Ok(()),
-            other => other,
-        }
+        // What is wrong with it is told where the manifest is verified.
+        drop(add());
     }
 
     fn queued_backup(&self, id: BackupId) -> Queued {
