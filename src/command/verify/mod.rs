@@ -24,6 +24,8 @@ mod progress;
 mod record;
 mod scope;
 mod show;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::io;

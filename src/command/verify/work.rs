@@ -163,7 +163,8 @@ impl<'a> Run<'a> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).add(unit);
     }
 
-    fn hand(&self) -> Hand<'_> {
+    /// What a thread needs.
+    pub(super) fn hand(&self) -> Hand<'_> {
         Hand {
             wal: SegmentVerifier::new(self.server(), &self.scope.record),
             windows: Windows::new(self.server(), self.budget),
