@@ -35,4 +35,4 @@ pub use road::{Road, RoadSegment};
 pub use snapshot::{BackupFacts, Snapshot, StoredDamage, StoredPartial, TimelineRecord, WalCopy, WalEvidence};
 pub use stored::StoredSegments;
 pub use target::{RecoveryTarget, TargetError, TargetKind};
-pub use window::{Hole, Window, holes, windows};
+pub use window::{Hole, Window, holes, windows, within};

@@ -4,6 +4,8 @@
 //! along a timeline and its ancestors. Listings alone say how far that is; the WAL itself is asked only at the end of a
 //! window, for the last commit in it.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::branch::{Branch, Found};
@@ -122,6 +124,22 @@ fn window<E: WalEvidence>(
         last_commit: last_commit(branch, backup, first, last, evidence)?,
     };
     Ok(Some((window, last)))
+}
+
+/// The ids of the backups that lie in one of these windows, which are the snapshot's: each of them can be restored.
+#[must_use]
+pub fn within(snapshot: &Snapshot, windows: &[Window]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for window in windows {
+        let Ok(branch) = Branch::new(snapshot, window.timeline) else { continue };
+        let opens = snapshot.backups.iter().find(|backup| backup.id == window.backup);
+        let Some(begins) = opens.map(|backup| backup.start_lsn) else { continue };
+        let inside = |backup: &&BackupFacts| {
+            backup.start_lsn >= begins && backup.stop_lsn <= window.end_lsn && branch.holds(backup)
+        };
+        found.extend(snapshot.backups.iter().filter(inside).map(|backup| backup.id.clone()));
+    }
+    found
 }
 
 fn last_commit<E: WalEvidence>(
@@ -278,6 +296,8 @@ mod tests {
         let holes = holes(&snapshot);
         assert_eq!((holes.len(), holes[0].segments, holes[0].matters), (1, 1, true));
         assert_eq!(holes[0].first.number(size()), Ok(SegmentNo(5)));
+        let Ok(windows) = windows(&snapshot, &mut Commits(vec![]));
+        assert_eq!(within(&snapshot, &windows), ["a", "b", "c"].map(str::to_owned).into());
     }
 
     /// A damaged segment ends a window like a missing one, and is no hole.

@@ -125,7 +125,7 @@ impl ServerRepository {
         let listed = self.storage.list(&keys::backups(&self.folder))?;
         let ids: Vec<BackupId> = listed.iter().filter_map(|entry| entry.name.parse().ok()).collect();
         self.in_parallel(&ids, |id| {
-            let complete = self.storage.size(&keys::manifest(&self.folder, *id))?.is_some();
+            let complete = self.is_complete(*id)?;
             let info = self.read_backup_info(*id);
             // One of a newer version is as good as one that cannot be trusted.
             match info {
@@ -133,6 +133,14 @@ impl ServerRepository {
                 info => Ok(ListedBackup { id: *id, complete, info }),
             }
         })
+    }
+
+    /// Whether a backup is complete now.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn is_complete(&self, id: BackupId) -> Result<bool, RepositoryError> {
+        Ok(self.storage.size(&keys::manifest(&self.folder, id))?.is_some())
     }
 
     /// Opens a manifest to be proved.

@@ -385,7 +385,7 @@ fn disagreement(
         ("label", info.label == header.label),
         ("number of files", info.files == counts.files),
         ("size", info.raw_bytes == counts.raw_bytes),
-        ("verdict on damaged pages", (info.bad_pages > 0) == !stop.bad_pages.is_empty()),
+        ("verdict on damaged pages", (info.bad_pages > 0) != stop.bad_pages.is_empty()),
     ];
     comparisons.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
 }

@@ -195,7 +195,7 @@ mod tests {
             offset: u64::from(offset) * 100,
             stored_length: offset,
             raw_length: 7,
-            crc: (offset % 2 == 0).then_some(offset),
+            crc: offset.is_multiple_of(2).then_some(offset),
             id: ChunkId([9; 32]),
         };
         let many = MOST_TABLES as u32 + 20;

@@ -3,11 +3,11 @@
 //! The recovery windows are computed twice: as they seemed by what is stored, and without what was found to be bad.
 
 use super::finding::BackupVerdict;
-use super::found::Found;
+use super::found::{BackupDamage, Found};
 use super::scope::Scope;
 use crate::catalog::BackupId;
 use crate::recovery::{
-    BackupFacts, Closed, Edge, Snapshot, StoredDamage, WalCopy, WalEvidence, Window, closed, windows,
+    BackupFacts, Closed, Edge, Snapshot, StoredDamage, WalCopy, WalEvidence, Window, closed, windows, within,
 };
 use crate::repository::evidence::StoredEvidence;
 use crate::repository::{RepositoryError, SegmentFlaw};
@@ -18,6 +18,8 @@ const MOST_DAMAGED: usize = 64;
 
 /// What is left.
 pub(super) struct Meaning {
+    /// The store answered, so that what follows is known.
+    known: bool,
     /// Windows without what is bad.
     pub(super) windows: Vec<Window>,
     /// What could be restored if all were good, and cannot.
@@ -32,8 +34,8 @@ impl Meaning {
     /// Works it out.
     pub(super) fn of(scope: &Scope, found: &Found) -> Result<Meaning, RepositoryError> {
         let size = scope.record.segment_size_bytes;
-        let evidence = || Lenient { inner: scope.server.evidence(&scope.record), size };
-        let before = windows(&scope.snapshot, &mut evidence())?;
+        let mut evidence = Lenient { inner: scope.server.evidence(&scope.record), size };
+        let before = windows(&scope.snapshot, &mut evidence)?;
         let mut after = scope.snapshot.clone();
         let complete: Vec<String> = scope.complete().map(|backup| backup.id.to_string()).collect();
         after.backups.retain(|backup| complete.contains(&backup.id) && is_good(backup, found));
@@ -52,15 +54,18 @@ impl Meaning {
             });
         }
         let left = settled(scope, &mut after)?;
+        let inside = within(&after, &left);
         let mut backups = Vec::new();
         let mut without_wal = Vec::new();
         for listed in scope.complete() {
             let facts = after.backups.iter().find(|facts| facts.id == listed.id.to_string());
             let restorable = match facts {
                 None => false,
+                Some(facts) if inside.contains(&facts.id) => true,
                 Some(facts) => {
+                    // Its own tail may lead further than the windows of others.
                     let alone = Snapshot { backups: vec![facts.clone()], ..after.clone() };
-                    let reaches = !windows(&alone, &mut evidence())?.is_empty();
+                    let reaches = !windows(&alone, &mut evidence)?.is_empty();
                     if !reaches {
                         without_wal.push((listed.id, lacking(listed.info.as_ref().ok(), &after)));
                     }
@@ -70,7 +75,20 @@ impl Meaning {
             backups.push(BackupVerdict { id: listed.id, restorable });
         }
         let closed = closed(&before, &left);
-        Ok(Meaning { windows: left, closed, backups, without_wal })
+        Ok(Meaning { known: true, windows: left, closed, backups, without_wal })
+    }
+
+    /// What is left when the store cannot be asked any more: what the findings alone say.
+    pub(super) fn unknown(scope: &Scope, found: &Found) -> Meaning {
+        let good = |id: BackupId| found.backups.get(&id).is_none_or(BackupDamage::is_restorable);
+        let backups = scope.complete().map(|backup| BackupVerdict { id: backup.id, restorable: good(backup.id) });
+        Meaning {
+            known: false,
+            windows: Vec::new(),
+            closed: Vec::new(),
+            backups: backups.collect(),
+            without_wal: Vec::new(),
+        }
     }
 
     /// The end of what can be restored before a place in the WAL of a timeline, and the window that ends there.
@@ -81,6 +99,9 @@ impl Meaning {
 
     /// What closes, in words; `None` if every moment can still be restored.
     pub(super) fn closing(&self) -> Option<String> {
+        if !self.known {
+            return Some("Which moments that costs cannot be told: the store did not answer.".to_owned());
+        }
         let words: Vec<String> = self.closed.iter().map(stretch).collect();
         (!words.is_empty()).then(|| words.join(" "))
     }

@@ -41,7 +41,7 @@ pub use found::Counts;
 use super::backup::RateLimit;
 use super::looking::RepositoryArg;
 use super::{Context, host};
-use crate::catalog::{BackupId, Verified};
+use crate::catalog::{BackupId, PackId, Verified};
 use crate::config::ConfigError;
 use crate::recovery::TargetError;
 use crate::recovery::moment::{self, Surroundings};
@@ -165,7 +165,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, VerifyError> {
     for (scope, (mut found, (seen, queued))) in
         scopes.iter_mut().zip(found.into_iter().zip(seen.into_iter().zip(queued)))
     {
-        servers.push(judged(scope, &mut found, left(queued, seen))?);
+        servers.push(judged(scope, &mut found, left(queued, seen)));
         status = status.or(found.no_answers.first().map(|(_, error)| error.report().status));
     }
     let left = servers.iter().any(|server| server.left != Counts::default());
@@ -252,23 +252,29 @@ fn left(queued: Counts, seen: Counts) -> Counts {
     }
 }
 
-/// What is told of one server.
-fn judged(scope: &mut Scope, found: &mut Found, left: Counts) -> Result<ServerOutcome, RepositoryError> {
-    if found.vanished {
-        // Something expires meanwhile: what counts is what is there now.
-        scope.timelines()?;
+/// What is told of one server. A store that stopped answering meanwhile hides nothing of what was found before.
+fn judged(scope: &mut Scope, found: &mut Found, left: Counts) -> ServerOutcome {
+    // Something expires meanwhile: what counts is what is there now.
+    if found.vanished
+        && let Err(error) = scope.timelines()
+    {
+        found.no_answers.push(("the list of stored WAL".to_owned(), error));
     }
+    removed_meanwhile(scope, found);
     for backup in scope.backups.iter().filter(|backup| backup.complete) {
         if let Err(error) = &backup.info {
             found.backups.entry(backup.id).or_default().info = Some(error.to_string());
         }
     }
-    let meaning = Meaning::of(scope, found)?;
+    let meaning = Meaning::of(scope, found).unwrap_or_else(|error| {
+        found.no_answers.push(("the recovery windows".to_owned(), error));
+        Meaning::unknown(scope, found)
+    });
     let verified = match scope.server.ledger() {
         Ok(ledger) => Verified::of(&ledger.ledgers(), scope.record.segment_size_bytes),
         Err(_) => scope.verified.clone(),
     };
-    Ok(ServerOutcome {
+    ServerOutcome {
         system_identifier: scope.record.system_identifier,
         postgres_major: scope.record.major,
         verified: found.counts,
@@ -278,5 +284,21 @@ fn judged(scope: &mut Scope, found: &mut Found, left: Counts) -> Result<ServerOu
         not_looked: judge::not_looked(found),
         backups: meaning.backups,
         closed: meaning.closed,
-    })
+    }
+}
+
+/// A backup that is removed while it is verified is no damage, and neither are its packs.
+fn removed_meanwhile(scope: &mut Scope, found: &mut Found) {
+    let suspects: Vec<BackupId> = found.backups.keys().copied().collect();
+    for id in suspects {
+        if matches!(scope.server.is_complete(id), Ok(false)) {
+            found.backups.remove(&id);
+            scope.backups.retain(|backup| backup.id != id);
+            scope.sources.remove(&id);
+            let gone = id.to_string();
+            scope.snapshot.backups.retain(|backup| backup.id != gone);
+        }
+    }
+    let needed = |pack: &PackId| scope.sources.values().any(|sources| sources.contains(&pack.backup));
+    found.packs.retain(|pack, damage| !damage.missing || needed(pack));
 }

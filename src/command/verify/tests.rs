@@ -272,8 +272,7 @@ fn piece_by_piece() {
     let recorder = Recorder::new(SegmentSize::DEFAULT);
     let run = |assembled_before| {
         let run = Run::new(&scopes[0], &budget, &recorder, &progress, None);
-        let outcome = backups::verify(&run, &mut run.hand(), world.new, Look::Full { assembled_before });
-        outcome
+        backups::verify(&run, &mut run.hand(), world.new, Look::Full { assembled_before })
     };
     assert_eq!(run(0), Outcome::Partly(1));
     assert_eq!(run(1), Outcome::Good);
