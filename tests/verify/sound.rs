@@ -91,3 +91,13 @@ fn parts() {
     site.pitr(&["verify", "--sample", "0%"]).run().fails_with(2).says("a share such as 10%");
     site.pitr(&["verify", "--backup", "20200101T000000Z-00000000"]).run().fails_with(1).says("there is no backup");
 }
+
+/// Promise: the very first segment of a cluster, whose first record follows none, is as good as any other.
+#[test]
+fn the_very_first_segment() {
+    let site = Site::with(&crate::harness::newest(), crate::harness::Options::default(), "");
+    site.server.archive_all();
+    assert!(site.stored_path("000000010000000000000001").exists());
+    let (status, document, said) = verify(&site, &[]);
+    assert_eq!((status, findings(&document)), (0, vec![]), "{said}");
+}

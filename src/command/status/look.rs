@@ -146,7 +146,8 @@ fn count_backups(
 ) -> Result<(), RepositoryError> {
     let (backups, wrong) = server.all_backups()?;
     status.problems.extend(wrong.iter().map(|error| error.report().what));
-    status.backups = Some(backups.len());
+    // Of several the good ones are told; none at all that can be read is not told as nothing.
+    status.backups = Some(backups.len()).filter(|count| *count > 0 || wrong.is_empty());
     status.backup_raw_bytes = backups.iter().map(|backup| backup.raw_bytes).sum();
     status.backup_stored_bytes = backups.iter().map(|backup| backup.stored_bytes).sum();
     Ok(())
