@@ -36,6 +36,7 @@ pub mod server;
 pub mod several;
 pub mod status;
 pub mod timelines;
+pub mod verify;
 
 pub use context::{Context, Interrupt};
 pub use looking::{LookError, RepositoryArg};
@@ -76,6 +77,7 @@ Keep:     pitr expire --dry-run      what the retention rules let go, and why
           pitr forget BACKUP         what closes without it; expire removes it days later
 Look:     pitr status                what can be restored, and how fresh the archive is
           pitr list                  the base backups
+          pitr verify                whether all that is stored is whole, and what it means where it is not
           pitr timelines             forks and branches, who archived them, which one is live
           pitr log                   what happened: commits, rows, drops, restore points
           pitr find drop TABLE       when it was dropped (truncated, emptied), and what brings it back
@@ -125,6 +127,7 @@ enum Verb {
     Reindex(reindex::Args),
     Timelines(timelines::Args),
     Copy(copy::Args),
+    Verify(verify::Args),
     Progress(progress::Args),
     /// Look at the configuration
     Config {
@@ -157,6 +160,7 @@ impl Verb {
             Verb::Expire(args) => &args.repository,
             Verb::Reindex(args) => &args.repository,
             Verb::Timelines(args) => &args.repository,
+            Verb::Verify(args) => &args.repository,
             Verb::Init(_) | Verb::Check(_) | Verb::Copy(_) | Verb::Progress(_) | Verb::Config { .. } => return None,
         };
         repository.clone()
@@ -174,6 +178,7 @@ impl Verb {
             Verb::Status(args) => status::run(args, context).map_err(|error| error.report()),
             Verb::Progress(args) => progress::run(args, context).map_err(|error| error.report()),
             Verb::Timelines(args) => timelines::run(args, context).map_err(|error| error.report()),
+            Verb::Verify(args) => verify::run(args, context).map_err(|error| error.report()),
             Verb::Copy(args) => copy::run(args, context).map_err(|error| error.report()),
             Verb::List(args) => list::run(args, context).map_err(|error| error.report()),
             Verb::Annotate(args) => keeping::annotate::run(args, context).map_err(|error| error.report()),

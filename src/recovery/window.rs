@@ -4,6 +4,8 @@
 //! along a timeline and its ancestors. Listings alone say how far that is; the WAL itself is asked only at the end of a
 //! window, for the last commit in it.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::branch::{Branch, Found};
@@ -124,6 +126,22 @@ fn window<E: WalEvidence>(
     Ok(Some((window, last)))
 }
 
+/// The ids of the backups that lie in one of these windows, which are the snapshot's: each of them can be restored.
+#[must_use]
+pub fn within(snapshot: &Snapshot, windows: &[Window]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for window in windows {
+        let Ok(branch) = Branch::new(snapshot, window.timeline) else { continue };
+        let opens = snapshot.backups.iter().find(|backup| backup.id == window.backup);
+        let Some(begins) = opens.map(|backup| backup.start_lsn) else { continue };
+        let inside = |backup: &&BackupFacts| {
+            backup.start_lsn >= begins && backup.stop_lsn <= window.end_lsn && branch.holds(backup)
+        };
+        found.extend(snapshot.backups.iter().filter(inside).map(|backup| backup.id.clone()));
+    }
+    found
+}
+
 fn last_commit<E: WalEvidence>(
     branch: &Branch<'_>,
     backup: &BackupFacts,
@@ -163,7 +181,13 @@ pub fn holes(snapshot: &Snapshot) -> Vec<Hole> {
         record.segments.runs().chain(damaged).for_each(|run| there.insert_run(run));
         let nothing = record.segments.is_empty() && record.damaged.is_empty();
         let runs: Vec<_> = if nothing { Vec::new() } else { there.runs().collect() };
-        for run in runs {
+        // What branches off needs all before the segment that the fork cuts.
+        let left_at = snapshot.timelines.values().filter_map(|other| other.history.as_ref());
+        let left_at = left_at.flat_map(|history| history.path());
+        let left_at = left_at.filter_map(|(on, until)| until.filter(|_| on == *timeline));
+        let forks = left_at.map(|until| SegmentNo::of(until, size)).max().filter(|_| !runs.is_empty());
+        let ends = forks.map(|fork| fork..=fork).into_iter();
+        for run in runs.into_iter().chain(ends) {
             let number = *run.start();
             if let Some(expected) = expected.filter(|expected| *expected < number) {
                 let name = |number| SegmentName::new(*timeline, number, size);
@@ -275,6 +299,8 @@ mod tests {
         let holes = holes(&snapshot);
         assert_eq!((holes.len(), holes[0].segments, holes[0].matters), (1, 1, true));
         assert_eq!(holes[0].first.number(size()), Ok(SegmentNo(5)));
+        let Ok(windows) = windows(&snapshot, &mut Commits(vec![]));
+        assert_eq!(within(&snapshot, &windows), ["a", "b", "c"].map(str::to_owned).into());
     }
 
     /// What retention removed between a kept backup and the others is no hole, and still ends the window.
@@ -325,6 +351,15 @@ mod tests {
         assert_eq!(found(&snapshot, &[]), [(1, "a".to_owned(), 1, 6, None)]);
         let holes = holes(&snapshot);
         assert_eq!((holes.len(), holes[0].timeline, holes[0].segments), (1, TimelineId(2), 1));
+        // Without the parent's last segment before the fork neither can be reached from before it.
+        let child = snapshot.timelines.get_mut(&TimelineId(2)).expect("it is there");
+        child.segments.insert(SegmentNo(3));
+        let parent = snapshot.timelines.get_mut(&TimelineId(1)).expect("it is there");
+        for number in [2, 3, 4, 5] {
+            parent.segments.remove(SegmentNo(number));
+        }
+        let holes = super::holes(&snapshot);
+        assert_eq!((holes.len(), holes[0].timeline, holes[0].segments), (1, TimelineId(1), 1));
     }
 
     /// Nothing stored, and backups without their WAL, give no window and no failure.

@@ -24,6 +24,7 @@ mod restore;
 mod status;
 mod storage;
 mod unreachable;
+mod verify;
 
 pub use panic::run_program;
 pub use status::{ExitStatus, Program};

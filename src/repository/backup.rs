@@ -12,17 +12,32 @@ use crate::codec::Compression;
 use crate::manifest::{ManifestError, ManifestReader};
 use crate::storage::{Key, NewObject, Put};
 
+/// The good ones; what is wrong with others is told as a warning, and is an error where none is good.
+pub(super) fn pass_over(
+    good: Vec<BackupInfo>,
+    wrong: Vec<RepositoryError>,
+) -> Result<Vec<BackupInfo>, RepositoryError> {
+    match wrong.into_iter().next() {
+        Some(first) if good.is_empty() => Err(first),
+        first => {
+            first.iter().for_each(|error| tracing::warn!("a backup is passed over: {error}"));
+            Ok(good)
+        }
+    }
+}
+
 /// A manifest being read from the store.
 pub type StoredManifest = ManifestReader<Box<dyn Read + Send>>;
 
 impl ServerRepository {
-    /// All complete backups, in the order of their ids.
+    /// All complete backups, in the order of their ids. One whose info cannot be trusted is passed over with a warning, so that it
+    /// does not keep anybody from restoring the others.
     ///
     /// # Errors
-    /// The store fails, or the info of a complete backup is malformed.
+    /// The store fails, or no info of a complete backup can be trusted.
     pub fn backups(&self) -> Result<Vec<BackupInfo>, RepositoryError> {
-        let found = self.in_parallel(&self.backup_folders()?, |id| self.backup_info(*id))?;
-        Ok(found.into_iter().flatten().collect())
+        let (known, wrong) = self.all_known()?;
+        pass_over(known.into_iter().map(|known| known.info).collect(), wrong)
     }
 
     /// Ids of all backups of which anything is there, complete or not.
@@ -42,13 +57,16 @@ impl ServerRepository {
         if !self.is_complete(id)? {
             return Ok(None);
         }
-        let key = keys::backup_info(&self.folder, id);
-        let bytes = match self.storage.get(&key, SMALL_OBJECT_BYTES) {
+        match self.read_backup_info(id) {
             // Removed just now: the manifest goes first, so that the rest is without meaning.
-            Err(error) if error.is_not_found() && !self.is_complete(id)? => return Ok(None),
-            other => other?,
-        };
-        let info: BackupInfo = parse(self.storage.as_ref(), &key, &bytes)?;
+            Err(RepositoryError::Storage(error)) if error.is_not_found() && !self.is_complete(id)? => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    pub(super) fn read_backup_info(&self, id: BackupId) -> Result<BackupInfo, RepositoryError> {
+        let key = keys::backup_info(&self.folder, id);
+        let info: BackupInfo = parse(self.storage.as_ref(), &key, &self.storage.get(&key, SMALL_OBJECT_BYTES)?)?;
         let wrong = |reason: String| {
             Err(RepositoryError::Malformed { storage: self.storage.describe(), key: key.to_string(), reason })
         };
@@ -58,7 +76,7 @@ impl ServerRepository {
         if (info.id, info.system_identifier) != (id, self.system_identifier) {
             return wrong(format!("it is of backup {} of cluster {}", info.id, info.system_identifier));
         }
-        Ok(Some(info))
+        Ok(info)
     }
 
     /// Whether a backup has its manifest.

@@ -25,6 +25,16 @@ pub struct StoredPack {
     pub stored_bytes: u64,
 }
 
+/// What stands behind the frames of a pack.
+pub(super) struct PackEnd {
+    /// The index, read.
+    pub(super) entries: Vec<PackEntry>,
+    /// Index and description as they stand there.
+    pub(super) bytes: Vec<u8>,
+    /// Bytes of the whole pack.
+    pub(super) pack_bytes: u64,
+}
+
 impl ServerRepository {
     /// All packs, those of broken-off backups too.
     ///
@@ -53,7 +63,7 @@ impl ServerRepository {
     /// The pack is damaged here, [`RepositoryError::Occupied`] if another one has its name there, or a store fails.
     pub fn copy_pack(&self, other: &ServerRepository, id: PackId) -> Result<Put, RepositoryError> {
         let key = keys::pack(&self.folder, id);
-        let (entries, end) = self.end_of_pack(&key, id)?;
+        let PackEnd { entries, bytes: end, .. } = self.end_of_pack(&key, id)?;
         let mut source = self.storage.open(&key)?;
         let mut target = other.storage.create(&key)?;
         let written = |error: io::Error| RepositoryError::from(other.storage.failed("write", &key, &error));
@@ -84,7 +94,7 @@ impl ServerRepository {
         let put = target.publish()?;
         if put == Put::Exists {
             // The index has the identity of every frame.
-            if other.end_of_pack(&key, id)?.1 != end {
+            if other.end_of_pack(&key, id)?.bytes != end {
                 return Err(RepositoryError::Occupied { storage: other.storage.describe(), key: key.to_string() });
             }
             other.storage.settle(&key)?;
@@ -97,11 +107,11 @@ impl ServerRepository {
     /// # Errors
     /// There is no such pack, its index is damaged, or the store fails.
     pub(super) fn pack_entries(&self, id: PackId) -> Result<Vec<PackEntry>, RepositoryError> {
-        Ok(self.end_of_pack(&keys::pack(&self.folder, id), id)?.0)
+        Ok(self.end_of_pack(&keys::pack(&self.folder, id), id)?.entries)
     }
 
-    /// Index and description of a pack, read and as they stand at its end.
-    fn end_of_pack(&self, key: &Key, id: PackId) -> Result<(Vec<PackEntry>, Vec<u8>), RepositoryError> {
+    /// Index and description of a pack.
+    pub(super) fn end_of_pack(&self, key: &Key, id: PackId) -> Result<PackEnd, RepositoryError> {
         let wrong = |error: PackError| self.wrong_pack(key, 0, &error.to_string());
         let footer_bytes = pack::FOOTER_FRAME_BYTES as u64;
         let suffix = self.storage.get_suffix(key, footer_bytes)?;
@@ -111,10 +121,10 @@ impl ServerRepository {
         }
         let end = self.storage.get_suffix(key, footer.index_bytes + footer_bytes)?.bytes;
         let index = &end[..end.len().saturating_sub(pack::FOOTER_FRAME_BYTES)];
-        Ok((footer.entries(index).map_err(wrong)?, end))
+        Ok(PackEnd { entries: footer.entries(index).map_err(wrong)?, bytes: end, pack_bytes: suffix.size })
     }
 
-    fn wrong_pack(&self, key: &Key, offset: u64, reason: &str) -> RepositoryError {
+    pub(super) fn wrong_pack(&self, key: &Key, offset: u64, reason: &str) -> RepositoryError {
         let (storage, key, reason) = (self.storage.describe(), key.to_string(), reason.to_owned());
         RepositoryError::Chunk { storage, key, offset, reason }
     }

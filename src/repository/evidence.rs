@@ -10,8 +10,8 @@ use super::proof::is_remarkable;
 use super::seek::Seeking;
 use super::{GroupListing, RepositoryError, SegmentReader, ServerRecord, ServerRepository};
 use crate::catalog::{BackupInfo, BackupWal, RollUp, RollUpEntry, RollUpName, RollUpNotes};
-use crate::recovery::{BackupFacts, Snapshot, StoredPartial, TimelineRecord, WalCopy, WalEvidence};
-use crate::wal::{Event, Lsn, SegmentFacts, SegmentGroup, SegmentName, SegmentSize, TimelineId};
+use crate::recovery::{BackupFacts, Snapshot, StoredDamage, StoredPartial, TimelineRecord, WalCopy, WalEvidence};
+use crate::wal::{Event, Lsn, PgTime, SegmentFacts, SegmentGroup, SegmentName, SegmentNo, SegmentSize, TimelineId};
 
 /// Most groups that are kept in mind: about 10 MB.
 const MOST_GROUPS: usize = 128;
@@ -71,7 +71,7 @@ impl ServerRepository {
                     }),
                     WalObjectName::Damaged(segment, _) if !listing.contains(*segment) => {
                         // They are few, and each is a matter for a person.
-                        let damage = self.describe_damage(*name, size)?;
+                        let damage = self.described_or_not(*name, number, size)?;
                         // Of several damaged copies the one that is good the furthest.
                         if found.damaged.get(&number).is_none_or(|other| other.good_until < damage.good_until) {
                             found.damaged.insert(number, damage);
@@ -82,6 +82,26 @@ impl ServerRepository {
             }
         }
         Ok(found)
+    }
+
+    /// What is wrong with a damaged copy. One that has rotted since it was stored tells nothing more, and hides nothing else.
+    fn described_or_not(
+        &self,
+        name: WalObjectName,
+        number: SegmentNo,
+        size: SegmentSize,
+    ) -> Result<StoredDamage, RepositoryError> {
+        match self.describe_damage(name, size) {
+            Err(error) if !error.is_no_answer() => Ok(StoredDamage {
+                segment: name.segment(),
+                hash: String::new(),
+                good_until: number.start(size),
+                why: format!("the damaged copy cannot be read any more ({error})"),
+                or_before: None,
+                archived_at: PgTime(0),
+            }),
+            other => other,
+        }
     }
 
     /// What happened inside the stored segments, for a plan.

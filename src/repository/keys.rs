@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::catalog::{BackupId, PackId, RollUpName, Stamp};
+use crate::catalog::{BackupId, LedgerName, PackId, RollUpName, Stamp};
 use crate::storage::Key;
 use crate::wal::{ClusterName, NameError, SegmentGroup, SegmentName, SystemIdentifier, TimelineId, WalFileName};
 
@@ -139,6 +139,16 @@ pub(super) fn packs(server: &Key) -> Key {
 /// A pack.
 pub(super) fn pack(server: &Key, id: PackId) -> Key {
     key(&packs(server), &id.to_string())
+}
+
+/// The folder of the ledger of what was verified.
+pub(super) fn verified(server: &Key) -> Key {
+    key(server, "verified")
+}
+
+/// An object of the ledger.
+pub(super) fn ledger(server: &Key, name: LedgerName) -> Key {
+    key(&verified(server), &name.to_string())
 }
 
 /// The last part of an object's key in a group of WAL.

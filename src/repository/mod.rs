@@ -10,6 +10,7 @@
 //!                              /catalog/<timeline>/<group>.<count>.<hash>
 //!                              /packs/<backup id>.<number>, /backups/<backup id>/…
 //!                              /doomed/…, /expired/…            what is to be removed, and what WAL was
+//!                              /verified/<time>-<writer>        what was verified when
 //! probes/…                                        what only found out what the store can do; means nothing
 //! ```
 //!
@@ -19,7 +20,7 @@
 //! [`wal`] archives and fetches WAL files, [`evidence`] and [`reindex`] know what is in them, [`backup`] does the same for the objects of
 //! base backups. [`frames`] reads chunks many at a time, [`earlier`] gives out what a new backup need not store again. [`notes`] has what
 //! was said about backups later, [`doomed`] and [`collect`] remove what is no longer kept. [`copying`] brings what one repository holds
-//! into another. What backups
+//! into another, [`verifying`] proves it where it is. What backups
 //! contain is `manifest`'s and `chunk`'s business.
 
 mod archiving;
@@ -34,6 +35,7 @@ pub mod frames;
 mod identity;
 mod keys;
 mod lacking;
+mod ledger;
 mod listing;
 mod names;
 pub mod notes;
@@ -45,6 +47,8 @@ mod rollups;
 mod scanning;
 mod seek;
 mod segments;
+pub mod verifying;
+mod verifying_wal;
 pub mod wal;
 
 use std::sync::Arc;
@@ -54,11 +58,13 @@ use identity::Marker;
 pub use identity::{FORMAT, RepositoryId, ServerRecord};
 pub use keys::WalObjectName;
 pub use lacking::Lacking;
+pub use ledger::StoredLedger;
 pub use listing::{GroupListing, WalObject};
 pub use notes::{KnownBackup, Remembering};
 pub use references::References;
 pub use repository_name::RepositoryName;
 pub use segments::{SegmentReader, SegmentReading};
+pub use verifying_wal::{SegmentFlaw, SegmentVerdict, SegmentVerifier};
 
 use crate::catalog::BackupId;
 use crate::codec::Origin;

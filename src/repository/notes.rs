@@ -4,6 +4,7 @@
 //! and remembering do not wait for each other: each writes its note first and reads the other's then, so at least one of the two
 //! sees the other and gives way.
 
+use super::backup::pass_over;
 use super::{RepositoryError, SMALL_OBJECT_BYTES, ServerRepository, keys, malformed};
 use crate::catalog::{BackupId, BackupInfo, BackupNotes, NOTE_FORMAT, Note, Saying, Stamp};
 use crate::storage::Put;
@@ -45,8 +46,27 @@ impl ServerRepository {
     /// # Errors
     /// The store fails, or the info of a complete backup is malformed.
     pub fn known_backups(&self) -> Result<Vec<KnownBackup>, RepositoryError> {
-        let found = self.in_parallel(&self.backup_folders()?, |id| self.known_backup(*id))?;
-        Ok(found.into_iter().flatten().collect())
+        let (known, wrong) = self.all_known()?;
+        wrong.into_iter().next().map_or(Ok(known), Err)
+    }
+
+    /// The same, and apart from them what is wrong with the infos of further ones.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn all_known(&self) -> Result<(Vec<KnownBackup>, Vec<RepositoryError>), RepositoryError> {
+        let found = self.in_parallel(&self.backup_folders()?, |id| match self.known_backup(*id) {
+            Err(error) if error.is_no_answer() && !matches!(error, RepositoryError::Format { .. }) => Err(error),
+            known => Ok(known),
+        })?;
+        let (mut known, mut wrong) = (Vec::new(), Vec::new());
+        for found in found {
+            match found {
+                Ok(backup) => known.extend(backup),
+                Err(error) => wrong.push(error),
+            }
+        }
+        Ok((known, wrong))
     }
 
     /// A complete backup with its notes; `None` if there is none of this id.
@@ -58,13 +78,24 @@ impl ServerRepository {
         Ok(Some(KnownBackup { info, notes: self.backup_notes(id)? }))
     }
 
-    /// The complete backups that are not forgotten: those that anything is restored from.
+    /// The complete backups that are not forgotten: those that anything is restored from. One whose info cannot be trusted is passed
+    /// over with a warning, so that it does not keep anybody from restoring the others.
     ///
     /// # Errors
-    /// As for [`ServerRepository::known_backups`].
+    /// The store fails, or there are backups and no info of them can be trusted.
     pub fn live_backups(&self) -> Result<Vec<BackupInfo>, RepositoryError> {
-        let known = self.known_backups()?;
-        Ok(known.into_iter().filter(|known| known.notes.forgotten.is_none()).map(|known| known.info).collect())
+        let (known, wrong) = self.all_live()?;
+        pass_over(known, wrong)
+    }
+
+    /// The same, and apart from them what is wrong with the infos of further ones.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn all_live(&self) -> Result<(Vec<BackupInfo>, Vec<RepositoryError>), RepositoryError> {
+        let (known, wrong) = self.all_known()?;
+        let live = known.into_iter().filter(|known| known.notes.forgotten.is_none()).map(|known| known.info);
+        Ok((live.collect(), wrong))
     }
 
     /// What was said about a backup. A note that cannot be read is told as a warning, and makes the backup one that is kept:

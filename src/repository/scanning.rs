@@ -11,7 +11,7 @@ use crate::recovery::WalCopy;
 use crate::storage::Key;
 use crate::wal::{
     Borders, Completeness, LONG_HEADER_SIZE, PostgresMajor, RecordVisitor, SegmentName, SegmentScan, SegmentScanner,
-    SegmentSize, check_segment_header,
+    SegmentSize, SystemIdentifier, check_segment_header,
 };
 
 impl ServerRepository {
@@ -140,6 +140,7 @@ pub(super) struct Scanning<'a, V> {
     /// Bytes before the segment's header could be read.
     first: Vec<u8>,
     scanner: Option<SegmentScanner>,
+    cluster: Option<SystemIdentifier>,
     before: Option<Borders>,
     visitor: &'a mut V,
 }
@@ -153,7 +154,12 @@ impl<'a, V: RecordVisitor> Scanning<'a, V> {
         before: Option<Borders>,
         visitor: &'a mut V,
     ) -> Scanning<'a, V> {
-        Scanning { name, size, completeness, first: Vec::new(), scanner: None, before, visitor }
+        Scanning { name, size, completeness, first: Vec::new(), scanner: None, cluster: None, before, visitor }
+    }
+
+    /// Whose segment it is, by its own first page.
+    pub(super) fn cluster(&self) -> Option<SystemIdentifier> {
+        self.cluster
     }
 
     /// The outcome; `None` if not even a header was written.
@@ -171,6 +177,7 @@ impl<V: RecordVisitor> Write for Scanning<'_, V> {
                 if self.first.len() >= LONG_HEADER_SIZE {
                     let header = check_segment_header(&self.first, self.name, self.size.bytes());
                     let header = header.map_err(io::Error::other)?;
+                    self.cluster = Some(header.system_identifier);
                     let mut scanner = SegmentScanner::new(&header, self.completeness);
                     if let Some(before) = self.before.take() {
                         scanner = scanner.after(before);

@@ -146,6 +146,23 @@ impl SegmentReader {
         Ok(SegmentReading { facts, border: crossing.border, scanned, stored_bytes, footer, archived_by, notes })
     }
 
+    /// Takes in what the body of a stored segment says, and tells about the record that leads into it from the segment before.
+    ///
+    /// # Errors
+    /// The store fails, or a history file is damaged.
+    pub(super) fn lead_in(
+        &mut self,
+        segment: SegmentName,
+        scan: &SegmentScan,
+    ) -> Result<(Straddling, Option<Damage>), RepositoryError> {
+        let whole = scan.damage.is_none() && scan.facts.ending != SegmentEnding::Unfinished;
+        let (head, tail) = (scan.head.clone(), scan.tail.clone());
+        let pieces = Pieces { head, tail, last_record: scan.facts.last_record, whole };
+        self.keep(segment, pieces);
+        let crossing = self.crossing(segment, scan.head.clone(), scan.facts.before_first_record)?;
+        Ok((crossing.border, crossing.damage))
+    }
+
     /// Hands out everything of interest in a copy, in LSN order: reads it whole.
     ///
     /// # Errors
@@ -213,7 +230,10 @@ impl SegmentReader {
     fn remember(&mut self, segment: SegmentName, look: &Look) {
         let whole = look.details.damage.is_none() && look.facts.ending != SegmentEnding::Unfinished;
         let (head, tail) = (look.details.head.clone(), look.details.tail.clone());
-        let pieces = Pieces { head, tail, last_record: look.facts.last_record, whole };
+        self.keep(segment, Pieces { head, tail, last_record: look.facts.last_record, whole });
+    }
+
+    fn keep(&mut self, segment: SegmentName, pieces: Pieces) {
         self.pieces.retain(|(known, _)| *known != segment);
         if self.pieces.len() >= MOST_PIECES {
             self.pieces.pop_front();

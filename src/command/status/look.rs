@@ -1,10 +1,14 @@
 //! Gathering the state of a cluster from its repository.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::damaged::{self, DamagedSegment};
 use super::mirrors::MirrorStatus;
-use crate::recovery::{Hole, Window, holes, windows};
+use crate::catalog::{BackupId, PackId, Verified};
+use crate::command::verify::Coverage;
+use crate::recovery::{Hole, Snapshot, Window, holes, windows};
 use crate::report::Explain;
 use crate::repository::wal::WalObjectName;
 use crate::repository::{Cluster, RepositoryError, ServerRecord, ServerRepository};
@@ -49,6 +53,8 @@ pub struct ServerStatus {
     pub backup_raw_bytes: u64,
     /// Bytes that the backups take in the repository.
     pub backup_stored_bytes: u64,
+    /// What was verified by `pitr verify`, and how long ago; `None` if that could not be read.
+    pub verified: Option<Coverage>,
     /// What a person should look at, in words.
     pub problems: Vec<String>,
 }
@@ -110,6 +116,7 @@ fn server(server: &ServerRepository, record: &ServerRecord, now: PgTime) -> Serv
         backups: None,
         backup_raw_bytes: 0,
         backup_stored_bytes: 0,
+        verified: None,
         problems: Vec::new(),
     };
     for part in [count_backups, look_at_timelines, look_at_windows] as [Part; 3] {
@@ -137,8 +144,10 @@ fn count_backups(
     _: &ServerRecord,
     _: PgTime,
 ) -> Result<(), RepositoryError> {
-    let backups = server.backups()?;
-    status.backups = Some(backups.len());
+    let (backups, wrong) = server.all_live()?;
+    status.problems.extend(wrong.iter().map(|error| error.report().what));
+    // Of several the good ones are told; none at all that can be read is not told as nothing.
+    status.backups = Some(backups.len()).filter(|count| *count > 0 || wrong.is_empty());
     status.backup_raw_bytes = backups.iter().map(|backup| backup.raw_bytes).sum();
     status.backup_stored_bytes = backups.iter().map(|backup| backup.stored_bytes).sum();
     Ok(())
@@ -174,7 +183,22 @@ fn look_at_windows(
     status.holes = holes(&snapshot);
     status.damaged = damaged::look(server, &snapshot)?;
     status.windows = windows(&snapshot, &mut server.evidence(record))?;
+    status.verified = Some(coverage(server, record, &snapshot)?);
     Ok(())
+}
+
+/// By the ledger. Packs count that were written by the backups that are there, or by those whose chunks they refer to.
+fn coverage(
+    server: &ServerRepository,
+    record: &ServerRecord,
+    snapshot: &Snapshot,
+) -> Result<Coverage, RepositoryError> {
+    let verified = Verified::of(&server.ledger()?.ledgers(), record.segment_size_bytes);
+    let ids: BTreeSet<BackupId> = snapshot.backups.iter().filter_map(|backup| backup.id.parse().ok()).collect();
+    let packs = if ids.is_empty() { Vec::new() } else { server.packs()? };
+    let known = |pack: &PackId| ids.contains(&pack.backup) || verified.packs.contains_key(&pack.backup);
+    let packs = packs.into_iter().map(|pack| pack.id).filter(known);
+    Ok(Coverage::of(&verified, snapshot, ids.iter().copied(), packs))
 }
 
 fn look_at_timeline(

@@ -47,6 +47,10 @@ fn write_server(server: &ServerStatus, zone: &TimeZone, out: &mut impl Write) ->
         Some(backups) => writeln!(out, "  backups        {backups}, {raw} stored as {stored}")?,
         None => writeln!(out, "  backups        UNKNOWN: they could not be read")?,
     }
+    match &server.verified {
+        Some(verified) => writeln!(out, "  verified       {verified}")?,
+        None => writeln!(out, "  verified       UNKNOWN: it could not be read")?,
+    }
     for timeline in &server.timelines {
         let (raw, stored) = (HumanBytes(timeline.raw_bytes), HumanBytes(timeline.stored_bytes));
         write!(out, "  timeline {:<5} {} segments, {raw} stored as {stored}", timeline.timeline, timeline.segments)?;
