@@ -7,14 +7,18 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::keys::WalObjectName;
 use super::proof::is_remarkable;
+use super::read_ahead::Streak;
 use super::seek::Seeking;
 use super::{GroupListing, RepositoryError, SegmentReader, ServerRecord, ServerRepository};
-use crate::catalog::{BackupInfo, BackupWal, RollUp, RollUpEntry, RollUpName, RollUpNotes};
+use crate::catalog::{BackupInfo, BackupWal, GROUP_SEGMENTS, RollUp, RollUpEntry, RollUpName, RollUpNotes};
 use crate::recovery::{BackupFacts, Snapshot, StoredPartial, TimelineRecord, WalCopy, WalEvidence};
-use crate::wal::{Event, Lsn, SegmentFacts, SegmentGroup, SegmentName, SegmentSize, TimelineId};
+use crate::wal::{Event, Lsn, SegmentFacts, SegmentGroup, SegmentName, SegmentNo, SegmentSize, TimelineId};
 
 /// Most groups that are kept in mind: about 10 MB.
 const MOST_GROUPS: usize = 128;
+/// Most roll-ups that are read in one go, and most bytes of them that are kept as they are stored: those of a million segments.
+const MOST_ROLL_UPS_AHEAD: u64 = 64;
+const MOST_ENCODED_BYTES: usize = 64 << 20;
 /// Most segments whose events are kept: a plan returns to the last few.
 const MOST_SEGMENTS: usize = 4;
 
@@ -29,6 +33,18 @@ impl ServerRepository {
             let listings = self.listing(timeline)?;
             timelines.insert(timeline, self.timeline_record(timeline, record.segment_size_bytes, &listings)?);
         }
+        self.snapshot_with(record, timelines)
+    }
+
+    /// A snapshot with these timelines, which were listed before.
+    ///
+    /// # Errors
+    /// The store fails, or a backup's info is damaged.
+    pub fn snapshot_with(
+        &self,
+        record: &ServerRecord,
+        timelines: BTreeMap<TimelineId, TimelineRecord>,
+    ) -> Result<Snapshot, RepositoryError> {
         let backups = self.backups()?.iter().map(backup_facts).collect();
         Ok(Snapshot { segment_size: record.segment_size_bytes, backups, timelines })
     }
@@ -76,6 +92,9 @@ impl ServerRepository {
         StoredEvidence {
             reader: SegmentReader::new(self, record),
             roll_ups: HashMap::new(),
+            encoded: HashMap::new(),
+            groups_in_a_row: Streak::default(),
+            segments_in_a_row: Streak::default(),
             groups: HashMap::new(),
             order: VecDeque::new(),
             notes: None,
@@ -110,6 +129,11 @@ pub struct StoredEvidence {
     reader: SegmentReader,
     /// Names of the roll-ups, by timeline.
     roll_ups: HashMap<TimelineId, BTreeMap<SegmentGroup, RollUpName>>,
+    /// Roll-ups as they are stored: those that were read along with others, and of a store behind a network all that were read,
+    /// since a plan goes over the WAL several times.
+    encoded: HashMap<RollUpName, Option<Vec<u8>>>,
+    groups_in_a_row: Streak,
+    segments_in_a_row: Streak,
     groups: HashMap<SegmentGroup, Known>,
     /// The groups in the order in which they were met.
     order: VecDeque<SegmentGroup>,
@@ -125,6 +149,8 @@ struct Known {
     roll_up: Option<RollUp>,
     /// Segments that its roll-up does not tell all of.
     unsettled: Vec<SegmentName>,
+    /// What is stored of the group, if that had to be found out.
+    listed: Option<GroupListing>,
     /// Facts and stored bytes of copies of which the roll-up does not tell.
     read: BTreeMap<WalCopy, (SegmentFacts, u64)>,
 }
@@ -217,6 +243,9 @@ impl StoredEvidence {
         if let Some(known) = self.known(group)?.read.get(copy) {
             return Ok(*known);
         }
+        if let WalCopy::Segment(segment) = copy {
+            self.read_segments(*segment)?;
+        }
         let reading = self.reader.read(copy)?;
         let known = (reading.facts, reading.stored_bytes);
         self.known(group)?.read.insert(copy.clone(), known);
@@ -226,10 +255,7 @@ impl StoredEvidence {
     /// What is known of a group; reads its roll-up if there is one.
     fn known(&mut self, group: SegmentGroup) -> Result<&mut Known, RepositoryError> {
         if !self.groups.contains_key(&group) {
-            let roll_up = match self.roll_up_name(group)? {
-                Some(name) => self.reader.server().roll_up(name)?,
-                None => None,
-            };
+            let roll_up = self.read_roll_up(group)?;
             if self.groups.len() >= MOST_GROUPS
                 && let Some(oldest) = self.order.pop_front()
             {
@@ -247,12 +273,57 @@ impl StoredEvidence {
         Ok(self.groups.entry(group).or_default())
     }
 
-    fn roll_up_name(&mut self, group: SegmentGroup) -> Result<Option<RollUpName>, RepositoryError> {
+    /// Reads the roll-up of a group, and those that a walk will ask for next.
+    fn read_roll_up(&mut self, group: SegmentGroup) -> Result<Option<RollUp>, RepositoryError> {
+        let server = self.reader.server().clone();
         let timeline = group.timeline();
         if !self.roll_ups.contains_key(&timeline) {
-            self.roll_ups.insert(timeline, self.reader.server().roll_ups(timeline)?);
+            self.roll_ups.insert(timeline, server.roll_ups(timeline)?);
         }
-        Ok(self.roll_ups.get(&timeline).and_then(|names| names.get(&group)).copied())
+        let names = self.roll_ups.get(&timeline).expect("it was just put there");
+        let Some(name) = names.get(&group).copied() else { return Ok(None) };
+        if !self.encoded.contains_key(&name) {
+            let at = names.range(..group).count() as u64;
+            let numbers = self.groups_in_a_row.ask(at, MOST_ROLL_UPS_AHEAD, &(0..names.len() as u64));
+            let all: Vec<RollUpName> = names.values().copied().collect();
+            let wanted = numbers.iter().filter_map(|at| all.get(usize::try_from(*at).ok()?).copied());
+            let wanted: Vec<_> = wanted.filter(|name| !self.encoded.contains_key(name)).collect();
+            let read = server.in_parallel(&wanted, |name| server.roll_up_bytes(*name))?;
+            let kept: usize = self.encoded.values().flatten().map(Vec::len).sum();
+            if !server.storage.is_remote() || kept > MOST_ENCODED_BYTES {
+                self.encoded.clear();
+            }
+            self.encoded.extend(wanted.into_iter().zip(read));
+        }
+        let bytes = self.encoded.get(&name).and_then(Option::as_ref);
+        Ok(bytes.and_then(|bytes| server.decode_roll_up(name, bytes)))
+    }
+
+    /// Reads the descriptions of segments of which no roll-up tells, if a walk goes from one to the next: of the same group.
+    fn read_segments(&mut self, segment: SegmentName) -> Result<(), RepositoryError> {
+        let size = self.reader.segment_size();
+        let Ok(SegmentNo(number)) = segment.number(size) else { return Ok(()) };
+        if self.reader.was_read_ahead(segment) {
+            return Ok(());
+        }
+        let first = number - (segment.place() & 0xFF);
+        let group = first..first + segment.group().capacity(size);
+        let numbers = self.segments_in_a_row.ask(number, GROUP_SEGMENTS as u64, &group);
+        if numbers.len() == 1 {
+            return Ok(());
+        }
+        let server = self.reader.server().clone();
+        let known = self.known(segment.group())?;
+        if known.listed.is_none() {
+            // One request, where asking for what is not there would cost more.
+            known.listed = Some(server.list_group(segment.group())?);
+        }
+        let names = numbers.iter().map(|number| SegmentName::new(segment.timeline(), SegmentNo(*number), size));
+        let is_listed = |name: &SegmentName| known.listed.as_ref().is_some_and(|listed| listed.contains(*name));
+        let is_told =
+            |name: &SegmentName| known.entry(*name).is_some() || known.read.contains_key(&WalCopy::Segment(*name));
+        let wanted: Vec<_> = names.filter(|name| is_listed(name) && !is_told(name)).collect();
+        self.reader.read_ahead(&wanted)
     }
 
     /// The notes of a group's roll-up. Notes that cannot be unpacked are as good as none that were written.

@@ -9,14 +9,23 @@ use super::s3_server::{BUCKET, Fault};
 
 /// A site whose repository lies in the server's bucket; archiving has begun.
 fn site(server: &S3Server, postgres: &Postgres, settings: &str) -> Site {
-    let mut site = unprepared(server, postgres, settings);
+    site_with(server, postgres, Options::default(), settings)
+}
+
+/// As [`site`], with a server of the test's choice.
+pub(super) fn site_with(server: &S3Server, postgres: &Postgres, options: Options, settings: &str) -> Site {
+    let mut site = unprepared_with(server, postgres, options, settings);
     site.pitr(&["init"]).run().ok();
     site.archive();
     site
 }
 
 fn unprepared(server: &S3Server, postgres: &Postgres, settings: &str) -> Site {
-    let site = Site::unprepared(postgres, Options::default(), "");
+    unprepared_with(server, postgres, Options::default(), settings)
+}
+
+fn unprepared_with(server: &S3Server, postgres: &Postgres, options: Options, settings: &str) -> Site {
+    let site = Site::unprepared(postgres, options, "");
     let settings = format!(
         "repository = \"s3://{BUCKET}/pg\"\ns3_endpoint = \"{}\"\ns3_credentials_file = \"{}\"\n{settings}",
         server.endpoint(),

@@ -10,11 +10,13 @@
 //! * [`catch_up`]: what one of them lacks is brought from another.
 //! * [`borders`]: whether it goes on where the segment before it ends.
 //! * [`ahead`]: what waits behind it.
+//! * [`closing`]: the roll-up of a group whose last segment was archived.
 
 mod ahead;
 mod archiver;
 mod borders;
 mod catch_up;
+mod closing;
 mod error;
 mod source;
 mod targets;
@@ -120,8 +122,9 @@ fn archive(server: &Server, targets: Targets, path: &Path, deadline: &Deadline) 
         }
         None => {}
     }
-    if let Some(ahead) = ahead {
-        ahead.finish(deadline.left());
+    let last = ahead.map(|ahead| ahead.finish(deadline.left())).or(segment);
+    if let Some(last) = last {
+        closing::close(&archiver, last, deadline.left());
     }
     let targets = archiver.targets();
     if let Some(spool) = archiver.spool() {

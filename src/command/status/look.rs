@@ -1,5 +1,7 @@
 //! Gathering the state of a cluster from its repository.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::damaged::{self, DamagedSegment};
@@ -7,7 +9,7 @@ use super::mirrors::MirrorStatus;
 use crate::recovery::{Hole, Window, holes, windows};
 use crate::report::Explain;
 use crate::repository::wal::WalObjectName;
-use crate::repository::{Cluster, RepositoryError, ServerRecord, ServerRepository};
+use crate::repository::{Cluster, GroupListing, RepositoryError, ServerRecord, ServerRepository};
 use crate::wal::{ClusterName, PgTime, PostgresMajor, SegmentName, SystemIdentifier, TimelineId};
 
 /// Everything about one cluster.
@@ -128,8 +130,11 @@ fn fill(
     record: &ServerRecord,
     now: PgTime,
 ) -> Result<(), RepositoryError> {
+    let mut listed = Vec::new();
     for timeline in server.timelines()? {
-        let found = look_at_timeline(server, record, timeline)?;
+        // Listed once: of a large archive that is nearly all of the work.
+        let listings = server.listing(timeline)?;
+        let found = look_at_timeline(server, record, timeline, &listings)?;
         if let Some(last) = found.last {
             let archived_at = server.describe(WalObjectName::Segment(last))?.footer.archived_at;
             if status.last_archived.as_ref().is_none_or(|so_far| so_far.archived_at < archived_at) {
@@ -138,8 +143,13 @@ fn fill(
             }
         }
         status.timelines.push(found);
+        listed.push((timeline, listings));
     }
-    let snapshot = server.snapshot(record)?;
+    let record_of =
+        |timeline, listings: &[GroupListing]| server.timeline_record(timeline, record.segment_size_bytes, listings);
+    let records = listed.iter().map(|(timeline, listings)| Ok((*timeline, record_of(*timeline, listings)?)));
+    let records = records.collect::<Result<BTreeMap<_, _>, RepositoryError>>()?;
+    let snapshot = server.snapshot_with(record, records)?;
     status.backups = snapshot.backups.len();
     status.backup_raw_bytes = snapshot.backups.iter().map(|backup| backup.size_bytes).sum();
     status.backup_stored_bytes = snapshot.backups.iter().map(|backup| backup.stored_bytes).sum();
@@ -153,11 +163,11 @@ fn look_at_timeline(
     server: &ServerRepository,
     record: &ServerRecord,
     timeline: TimelineId,
+    listings: &[GroupListing],
 ) -> Result<TimelineStatus, RepositoryError> {
     let mut found = TimelineStatus { timeline, segments: 0, first: None, last: None, raw_bytes: 0, stored_bytes: 0 };
-    let listings = server.listing(timeline)?;
-    found.stored_bytes = server.stored_bytes_of(timeline, &listings)?;
-    for listing in &listings {
+    found.stored_bytes = server.stored_bytes_of(timeline, listings)?;
+    for listing in listings {
         found.segments += listing.count();
         found.raw_bytes += listing.count() * record.segment_size_bytes.bytes();
         found.first = found.first.or(listing.segments().next());

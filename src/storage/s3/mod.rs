@@ -158,7 +158,11 @@ impl Storage for S3 {
 
     fn threads_for(&self, requests: usize) -> usize {
         // All of them wait for the network.
-        requests.clamp(1, 32)
+        requests.clamp(1, 64)
+    }
+
+    fn is_remote(&self) -> bool {
+        true
     }
 
     fn weakness(&self) -> Option<&'static str> {
