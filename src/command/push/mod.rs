@@ -28,11 +28,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::command::call::{self, Asked, CallError, Deadline, Expiry, Identity, Server};
+use crate::command::call::{self, Arguments, Asked, CallError, Deadline, Expiry, Identity, Server};
+use crate::command::cost::Cost;
 use crate::report::{self, ExitStatus, Program, Severity, run_program};
 use crate::spool::Spool;
 use crate::wal::WalFileName;
@@ -53,6 +54,7 @@ the repository, and with 1 to 125 otherwise; PostgreSQL then keeps the file and 
 
   --config FILE    configuration (else PITR_CONFIG, else /etc/pitr/pitr.toml)
   --cluster NAME   which cluster of it (else PITR_CLUSTER, else the one with the server's system identifier)
+  --stats          say on standard error what it cost: time, requests to the store, bytes
   --help, --version
 ";
 
@@ -71,10 +73,19 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Push
         Asked::Help => return Ok(call::print(HELP)),
         Asked::Version => return Ok(call::print(&call::version(Program::Push))),
     };
+    let begun = Instant::now();
+    let outcome = push(&arguments);
+    if arguments.stats {
+        Cost::since(begun).print(Program::Push, false);
+    }
+    outcome
+}
+
+fn push(arguments: &Arguments) -> Result<ExitStatus, PushError> {
     let deadline = begin()?;
     let path = Path::new(&arguments.operands[0]);
     let file = Source::name(path)?;
-    let server = Arc::new(Server::find(&arguments, path, Identity::Present)?);
+    let server = Arc::new(Server::find(arguments, path, Identity::Present)?);
     deadline.set(server.config.push_timeout, expiry());
 
     deadline.doing(format!("open the repository {}", call::places(&server)));
