@@ -61,6 +61,13 @@ impl Folder {
         new.hand_over(name)
     }
 
+    /// The same, and it is still there after the machine has crashed.
+    pub(super) fn write_durable(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut new = NewFile::create_at(self.fd.try_clone()?, None)?;
+        new.write_all(bytes)?;
+        new.replace(name)
+    }
+
     /// Adds to the end of a file, in one piece: what two processes add at the same time does not mix.
     pub(super) fn append(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -3,7 +3,7 @@
 //! Layer 3. A push that archives ahead leaves an [`Acknowledgement`] for each file, so that the file's own call can return
 //! at once; a fetch notes that the repository does not answer, so that the next call does not wait for it again. Nothing in
 //! the spool is worth anything: whatever is missing, unreadable or not as expected here only costs time, and the repository
-//! is asked. So nothing is synced, and no failure here is a failure of the call.
+//! is asked. So nothing is synced but what a mirror lacks, and no failure here is a failure of the call.
 //!
 //! ```text
 //! <spool>/<system identifier>/<WAL file>.stored     acknowledgement
