@@ -3,6 +3,7 @@
 //! Roll-ups tell for a whole group at once; what they do not have is read from the segments themselves, by
 //! [`SegmentReader`]. An entry of a roll-up counts only for a segment that a listing has.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::keys::WalObjectName;
@@ -277,10 +278,10 @@ impl StoredEvidence {
     fn read_roll_up(&mut self, group: SegmentGroup) -> Result<Option<RollUp>, RepositoryError> {
         let server = self.reader.server().clone();
         let timeline = group.timeline();
-        if !self.roll_ups.contains_key(&timeline) {
-            self.roll_ups.insert(timeline, server.roll_ups(timeline)?);
-        }
-        let names = self.roll_ups.get(&timeline).expect("it was just put there");
+        let names = match self.roll_ups.entry(timeline) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(server.roll_ups(timeline)?),
+        };
         let Some(name) = names.get(&group).copied() else { return Ok(None) };
         if !self.encoded.contains_key(&name) {
             let at = names.range(..group).count() as u64;
