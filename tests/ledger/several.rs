@@ -30,24 +30,27 @@ impl Both {
         let mirror = format!("[cluster.main.mirror.bucket]\npath = \"s3://{BUCKET}/pg\"\n{}", in_bucket(&bucket));
         site.configure(&format!("push_policy = 1\n{mirror}"));
         site.pitr(&["init"]).run().ok();
-        site.archive();
+        // A shell that tells of the death as of any failure: else the archiver dies too, and PostgreSQL starts it ten seconds later.
+        site.server.configure("archive_command", &format!("{} || exit 1", site.push_command()));
+        site.server.reload();
         Both { site, bucket }
     }
 
-    /// Kills calls of pitr-wal-push in the middle of their work for so long.
+    /// Ends segments and kills the calls of pitr-wal-push that come for them, in the middle of their work, for so long.
     fn kill_pushes(&self, random: &mut Random, time: Duration) -> usize {
         let (until, mut killed) = (Instant::now() + time, 0);
         while Instant::now() < until {
+            self.site.server.switch_wal();
+            std::thread::sleep(Duration::from_millis(random.between(2, 30) as u64));
             let ours = descendants(self.site.server.pid());
             let is_push = |pid: &&u32| {
                 fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("pitr-wal-push"))
             };
             if let Some(pid) = ours.iter().find(is_push) {
-                std::thread::sleep(Duration::from_millis(random.between(0, 40) as u64));
                 signal(*pid, rustix::process::Signal::KILL);
                 killed += 1;
             }
-            std::thread::sleep(Duration::from_millis(random.between(20, 200) as u64));
+            std::thread::sleep(Duration::from_millis(random.between(0, 100) as u64));
         }
         killed
     }
@@ -127,6 +130,7 @@ fn run(postgres: u32, rounds: usize, targets: usize) {
     }
     let first = writer.rows().len();
     let (directory, unmounted) = (site.repository(), site.dir.join("unmounted"));
+    let mut killed = 0;
     for round in 0..rounds {
         let away = [Some("first"), Some("bucket"), None][(round + random.between(0, 1)) % 3];
         println!("round {round}: away {away:?}");
@@ -140,7 +144,8 @@ fn run(postgres: u32, rounds: usize, targets: usize) {
         }
         writer.wait_for_more(ROWS / 2);
         let time = Duration::from_millis(random.between(500, 2500) as u64);
-        println!("round {round}: {} calls killed", both.kill_pushes(&mut random, time));
+        killed += both.kill_pushes(&mut random, time);
+        println!("round {round}: {killed} calls killed so far");
         writer.wait_for_more(ROWS / 2);
         both.bucket.faults.set_away(false);
         if away == Some("first") {
@@ -153,6 +158,7 @@ fn run(postgres: u32, rounds: usize, targets: usize) {
     }
     writer.wait_for_more(ROWS);
     let rows = writer.stop();
+    assert!(killed > 0, "some call was killed in the middle");
     both.wait_for_both();
     for name in ["first", "bucket"] {
         // The other one is gone for good.
