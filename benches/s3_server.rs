@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for kind in server.faults.take_kinds() {
             *kinds.entry(kind).or_default() += 1;
         }
-        writeln!(out, "{}", json!({ "requests": kinds, "objects": server.objects.names().len() }))?;
+        writeln!(out, "{}", json!({ "requests": kinds, "objects": server.objects.count() }))?;
         out.flush()?;
     }
     Ok(())

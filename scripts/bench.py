@@ -666,7 +666,7 @@ def measure(server, options):
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench")
-    parser.add_argument("what", nargs="?", default="all", choices=["archive", "backup", "restore", "wal", "read", "plan", "all"])
+    parser.add_argument("what", nargs="?", default="all", choices=["archive", "backup", "restore", "wal", "read", "plan", "scale", "all"])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--scale", type=int, default=200)
     parser.add_argument("--segments", type=int, default=200)
@@ -682,6 +682,11 @@ def main():
 
     if options.what == "plan":
         options.out.write_text(measure_plan(options), encoding="utf-8")
+        return
+    if options.what == "scale":
+        import bench_scale  # It uses this module.
+
+        options.out.write_text(bench_scale.measure_scale(options), encoding="utf-8")
         return
     server = Server(options.place, options.cache)
     try:

@@ -74,7 +74,8 @@ impl RollUpName {
 }
 
 /// What is known of the record that begins in an earlier segment and ends in this one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Straddling {
     /// There is none.
     None,

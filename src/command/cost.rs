@@ -7,6 +7,7 @@ use std::time::Instant;
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
+use crate::report::Program;
 use crate::storage::{RequestCounts, request_counts};
 
 /// Requests to object stores, bytes, and time. What lies in a directory costs no requests.
@@ -29,8 +30,9 @@ impl Cost {
     }
 
     /// Tells it on standard error: standard output is the command's answer.
-    pub(super) fn print(&self, json: bool) {
-        let line = if json { serde_json::to_string(self).unwrap_or_default() } else { format!("pitr: cost:  {self}") };
+    pub(super) fn print(&self, program: Program, json: bool) {
+        let words = || format!("{program}: cost:  {self}");
+        let line = if json { serde_json::to_string(self).unwrap_or_default() } else { words() };
         // There is nowhere left to say that it could not be said.
         let _ = writeln!(std::io::stderr().lock(), "{line}");
     }

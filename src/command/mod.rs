@@ -207,7 +207,7 @@ pub fn main() -> ExitCode {
         let begun = Instant::now();
         let outcome = cli.verb.run(&Context::new(config, cluster, cli.verb.repository(), json)?);
         if stats {
-            Cost::since(begun).print(json);
+            Cost::since(begun).print(Program::Pitr, json);
         }
         outcome
     })

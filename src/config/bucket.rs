@@ -40,6 +40,8 @@ pub(super) fn settings(place: S3Settings, values: &mut Values<'_>) -> Result<S3S
         attempt_timeout: values.required("s3_attempt_timeout", values::duration)?,
         call_timeout: values.required("s3_call_timeout", values::duration)?,
         attempts: values.required("s3_attempts", attempts)?,
+        upload_limit: values.optional("s3_upload_limit", values::rate)?,
+        download_limit: values.optional("s3_download_limit", values::rate)?,
         ..place
     })
 }

@@ -108,6 +108,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("s3_attempt_timeout", Scope::Store, "30s", "When one try of a request is given up."),
     setting("s3_call_timeout", Scope::Store, "2m", "When a request is given up with all its tries."),
     setting("s3_attempts", Scope::Store, "10", "Tries of a request, the first one included."),
+    setting("s3_upload_limit", Scope::Store, "", "Most bytes that one process sends a second, such as \"20MB\"."),
+    setting("s3_download_limit", Scope::Store, "", "Most bytes that one process receives a second."),
     setting("compression", Scope::Any, "lz4", "\"lz4\", or \"zstd:LEVEL\" (smaller, slower)."),
     setting(
         "spool",

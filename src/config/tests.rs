@@ -192,6 +192,8 @@ fn buckets() {
         ("s3_tags", "a"),
         ("s3_object_lock", "30d"),
         ("s3_attempts", "0"),
+        ("s3_upload_limit", "20"),
+        ("s3_download_limit", "0MB"),
         ("s3_customer_key_file", "/nonexistent"),
     ] {
         let text = format!("[repository]\npath = \"s3://bucket\"\n{name} = \"{value}\"\n[cluster.a]\n");

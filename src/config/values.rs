@@ -93,6 +93,20 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
+/// Bytes a second. As in PostgreSQL's own settings, kB and MB are multiples of 1024.
+pub(super) fn rate(text: &str) -> Result<u64, &'static str> {
+    const EXPECTED: &str = "a number of bytes a second with its unit, such as \"500kB\", \"20MB\" or \"1GB\"";
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match text[digits.len()..].trim() {
+        "kB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        _ => return Err(EXPECTED),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.filter(|bytes| *bytes > 0).ok_or(EXPECTED)
+}
+
 /// A count from `0` to 64.
 pub(super) fn count(text: &str) -> Result<u32, &'static str> {
     text.parse().ok().filter(|count| *count <= 64).ok_or("a number from 0 to 64")

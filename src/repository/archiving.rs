@@ -4,9 +4,10 @@ use std::io::{self, Read, Write};
 
 use super::keys::{self, WalObjectName};
 use super::proof::{Proof, Proved};
-use super::{Conflict, RepositoryError, ServerRepository};
+use super::wal::StoredWalFile;
+use super::{Conflict, RepositoryError, ServerRepository, StoredEntry};
 use crate::codec::stored::{self, StoredWriter};
-use crate::codec::{Compression, DamageNote, Details, Footer, Origin};
+use crate::codec::{Compression, DamageNote, Details, FOOTER_FRAME_BYTES, Footer, Origin};
 use crate::storage::{Key, NewObject, Put};
 use crate::wal::{
     Border, Completeness, Continuity, Damage, PgTime, PostgresMajor, SegmentFacts, SegmentHeader, SegmentName,
@@ -100,6 +101,8 @@ pub struct StoredSegment {
     pub damage: Option<DamageNote>,
     /// CRC-32 (IEEE) of its bytes.
     pub raw_crc: u32,
+    /// What is known of it for the roll-up of its group; `None` if its records were not read, or are damaged.
+    pub entry: Option<StoredEntry>,
 }
 
 impl ServerRepository {
@@ -175,8 +178,8 @@ impl ServerRepository {
         self.storage.failed("compare", key, error).into()
     }
 
-    /// Fails unless what is stored under the key has the raw bytes that `raw` writes and `ours` describes: length and
-    /// checksum first, then a hash of all bytes.
+    /// What is stored under the key. Fails unless it has the raw bytes that `raw` writes and `ours` describes: length and checksum
+    /// first, then a hash of all bytes.
     pub(super) fn confirm_same(
         &self,
         file: WalFileName,
@@ -184,7 +187,7 @@ impl ServerRepository {
         archived_by: &Origin,
         raw: &mut dyn FnMut(&mut dyn Write) -> Result<(), RepositoryError>,
         key: &Key,
-    ) -> Result<(), RepositoryError> {
+    ) -> Result<StoredWalFile, RepositoryError> {
         let found = self.describe_object(key, file)?;
         let (length, crc) = (ours.raw_length, ours.raw_crc);
         let mut difference = None;
@@ -203,7 +206,7 @@ impl ServerRepository {
                 difference = Some("length and checksum agree, the bytes do not".to_owned());
             }
         }
-        let Some(difference) = difference else { return Ok(()) };
+        let Some(difference) = difference else { return Ok(found) };
         Err(RepositoryError::Conflict(Box::new(Conflict {
             storage: self.storage.describe(),
             file,
@@ -278,6 +281,7 @@ impl ReadSegment<'_> {
     /// As for [`ServerRepository::archive`].
     pub fn publish(self, archived_at: PgTime, again: &mut dyn Read) -> Result<StoredSegment, RepositoryError> {
         let ReadSegment { server, header, compression, key, proved, writer } = self;
+        let entry = StoredEntry::of(header.name, &proved);
         let Proved { facts, details, .. } = proved;
         let failed = |error| server.storage.failed("write", &key, &error);
         let file = WalFileName::Segment(header.name);
@@ -288,23 +292,31 @@ impl ReadSegment<'_> {
             again.take(header.segment_size.bytes() + 1).read_to_end(&mut raw).map_err(failed)?;
             let new = NewWalFile { file, raw: &raw, written_by, facts, details, archived_at };
             let (archived, footer) = server.store(&new, compression)?;
-            return Ok(StoredSegment { archived, damage: Some(damage), raw_crc: footer.raw_crc });
+            return Ok(StoredSegment { archived, damage: Some(damage), raw_crc: footer.raw_crc, entry: None });
         }
         let footer = server.footer(file, written_by, facts, &details, archived_at);
         let (footer, object) = writer.finish(footer, &details).map_err(failed)?;
         let stored_as = StoredAs::Object(WalObjectName::Segment(header.name));
+        let stored_bytes = footer.body_length + footer.details_length + FOOTER_FRAME_BYTES as u64;
+        let (mut stored_bytes, mut archived_at, mut archived_by) =
+            (stored_bytes, archived_at, details.archived_by.clone());
         let archived = match object.publish()? {
             Put::Created => Archived::Stored(stored_as),
             Put::Exists => {
                 let mut ours = |out: &mut dyn Write| {
                     io::copy(again, out).map(drop).map_err(|error| server.failed_to_compare(&key, &error))
                 };
-                server.confirm_same(file, &footer, &details.archived_by, &mut ours, &key)?;
+                let found = server.confirm_same(file, &footer, &details.archived_by, &mut ours, &key)?;
                 server.storage.settle(&key)?;
+                // The same bytes, but not the same object.
+                (stored_bytes, archived_at) = (found.stored_bytes, found.footer.archived_at);
+                archived_by = found.details.archived_by;
                 Archived::AlreadyThere(stored_as)
             }
         };
-        Ok(StoredSegment { archived, damage: None, raw_crc: footer.raw_crc })
+        let raw_crc = footer.raw_crc;
+        let entry = entry.map(|entry| StoredEntry { stored_bytes, raw_crc, archived_at, archived_by, ..entry });
+        Ok(StoredSegment { archived, damage: None, raw_crc, entry })
     }
 }
 

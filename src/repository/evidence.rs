@@ -3,20 +3,23 @@
 //! Roll-ups tell for a whole group at once; what they do not have is read from the segments themselves, by
 //! [`SegmentReader`]. An entry of a roll-up counts only for a segment that a listing has.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::keys::WalObjectName;
 use super::proof::is_remarkable;
+use super::read_ahead::Streak;
 use super::seek::Seeking;
 use super::{GroupListing, RepositoryError, SegmentReader, ServerRecord, ServerRepository};
-use crate::catalog::{BackupInfo, BackupWal, RollUp, RollUpEntry, RollUpName, RollUpNotes};
+use crate::catalog::{BackupInfo, BackupWal, GROUP_SEGMENTS, RollUp, RollUpEntry, RollUpName, RollUpNotes};
 use crate::recovery::{BackupFacts, Snapshot, StoredDamage, StoredPartial, TimelineRecord, WalCopy, WalEvidence};
 use crate::wal::{Event, Lsn, PgTime, SegmentFacts, SegmentGroup, SegmentName, SegmentNo, SegmentSize, TimelineId};
 
 /// Most groups that are kept in mind: about 10 MB.
 const MOST_GROUPS: usize = 128;
-/// Groups whose roll-ups a walk reads at a time.
-const GROUPS_AHEAD: usize = 64;
+/// Most roll-ups that are read in one go, and most bytes of them that are kept as they are stored: those of a million segments.
+const MOST_ROLL_UPS_AHEAD: u64 = 64;
+const MOST_ENCODED_BYTES: usize = 64 << 20;
 /// Most segments whose events are kept: a plan returns to the last few.
 const MOST_SEGMENTS: usize = 4;
 
@@ -37,12 +40,28 @@ impl ServerRepository {
     pub fn snapshot_with(&self, record: &ServerRecord, backups: &[BackupInfo]) -> Result<Snapshot, RepositoryError> {
         let size = record.segment_size_bytes;
         let mut timelines = BTreeMap::new();
-        let mut expired = self.expired_wal(size)?;
         for timeline in self.timelines()? {
             let listings = self.listing(timeline)?;
-            let mut found = self.timeline_record(timeline, size, &listings)?;
-            found.expired = expired.remove(&timeline).unwrap_or_default();
-            timelines.insert(timeline, found);
+            timelines.insert(timeline, self.timeline_record(timeline, size, &listings)?);
+        }
+        self.snapshot_of(record, backups, timelines)
+    }
+
+    /// A snapshot with these backups and timelines, which were listed before.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn snapshot_of(
+        &self,
+        record: &ServerRecord,
+        backups: &[BackupInfo],
+        mut timelines: BTreeMap<TimelineId, TimelineRecord>,
+    ) -> Result<Snapshot, RepositoryError> {
+        let size = record.segment_size_bytes;
+        for (timeline, expired) in self.expired_wal(size)? {
+            if let Some(record) = timelines.get_mut(&timeline) {
+                record.expired = expired;
+            }
         }
         Ok(Snapshot { segment_size: size, backups: backups.iter().map(backup_facts).collect(), timelines })
     }
@@ -110,6 +129,9 @@ impl ServerRepository {
         StoredEvidence {
             reader: SegmentReader::new(self, record),
             roll_ups: HashMap::new(),
+            encoded: HashMap::new(),
+            groups_in_a_row: Streak::default(),
+            segments_in_a_row: Streak::default(),
             groups: VecDeque::new(),
             ahead: VecDeque::new(),
             notes: None,
@@ -146,8 +168,12 @@ pub struct StoredEvidence {
     roll_ups: HashMap<TimelineId, BTreeMap<SegmentGroup, RollUpName>>,
     /// What is known of groups, the latest met at the end.
     groups: VecDeque<(SegmentGroup, Known)>,
-    /// Roll-ups read ahead of the group met last.
-    ahead: VecDeque<(SegmentGroup, Option<RollUp>)>,
+    /// Roll-ups that were read along with others out of a store that is near, unpacked.
+    ahead: VecDeque<(RollUpName, Option<RollUp>)>,
+    /// Roll-ups of a store behind a network as they are stored, all that were read: a plan goes over the WAL several times.
+    encoded: HashMap<RollUpName, Option<Vec<u8>>>,
+    groups_in_a_row: Streak,
+    segments_in_a_row: Streak,
     /// The notes that were unpacked last.
     notes: Option<(SegmentGroup, RollUpNotes)>,
     /// The segments read last, the latest at the end.
@@ -160,6 +186,8 @@ struct Known {
     roll_up: Option<RollUp>,
     /// Segments that its roll-up does not tell all of.
     unsettled: Vec<SegmentName>,
+    /// What is stored of the group, if that had to be found out.
+    listed: Option<GroupListing>,
     /// Facts and stored bytes of copies of which the roll-up does not tell.
     read: BTreeMap<WalCopy, (SegmentFacts, u64)>,
 }
@@ -255,6 +283,9 @@ impl StoredEvidence {
         if let Some(known) = self.known(group)?.read.get(copy) {
             return Ok(*known);
         }
+        if let WalCopy::Segment(segment) = copy {
+            self.read_segments(*segment)?;
+        }
         let reading = self.reader.read(copy)?;
         let known = (reading.facts, reading.stored_bytes);
         self.known(group)?.read.insert(copy.clone(), known);
@@ -274,7 +305,7 @@ impl StoredEvidence {
 
     /// Reads a group's roll-up and remembers it.
     fn meet(&mut self, group: SegmentGroup) -> Result<usize, RepositoryError> {
-        let roll_up = self.roll_up_of(group)?;
+        let roll_up = self.read_roll_up(group)?;
         let mut unsettled = Vec::new();
         for entry in roll_up.iter().flat_map(|roll_up| &roll_up.entries) {
             if !self.reader.is_settled(entry)? {
@@ -288,28 +319,67 @@ impl StoredEvidence {
         Ok(self.groups.len() - 1)
     }
 
-    /// A group's roll-up. Whoever comes from the group before is walking: then the next ones are read along, many at a time.
-    fn roll_up_of(&mut self, group: SegmentGroup) -> Result<Option<RollUp>, RepositoryError> {
-        if let Some(at) = self.ahead.iter().position(|(known, _)| *known == group) {
+    /// Reads the roll-up of a group, and those that a walk will ask for next.
+    fn read_roll_up(&mut self, group: SegmentGroup) -> Result<Option<RollUp>, RepositoryError> {
+        let server = self.reader.server().clone();
+        let timeline = group.timeline();
+        let names = match self.roll_ups.entry(timeline) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(server.roll_ups(timeline)?),
+        };
+        let Some(name) = names.get(&group).copied() else { return Ok(None) };
+        if let Some(at) = self.ahead.iter().position(|(known, _)| *known == name) {
             return Ok(self.ahead.drain(..=at).next_back().and_then(|(_, roll_up)| roll_up));
         }
-        let timeline = group.timeline();
-        if !self.roll_ups.contains_key(&timeline) {
-            self.roll_ups.insert(timeline, self.reader.server().roll_ups(timeline)?);
+        if !self.encoded.contains_key(&name) {
+            let at = names.range(..group).count() as u64;
+            let numbers = self.groups_in_a_row.ask(at, MOST_ROLL_UPS_AHEAD, &(0..names.len() as u64));
+            let all: Vec<RollUpName> = names.values().copied().collect();
+            let wanted = numbers.iter().filter_map(|at| all.get(usize::try_from(*at).ok()?).copied());
+            let wanted: Vec<_> = wanted.filter(|name| !self.encoded.contains_key(name)).collect();
+            if !server.storage.is_remote() {
+                // Unpacking is most of the work, and done by all processors.
+                let mut read = server.in_parallel(&wanted, |name| Ok((*name, server.roll_up(*name)?)))?.into_iter();
+                let first = read.next();
+                self.ahead = read.collect();
+                return Ok(first.and_then(|(_, roll_up)| roll_up));
+            }
+            let read = server.in_parallel(&wanted, |name| server.roll_up_bytes(*name))?;
+            let kept: usize = self.encoded.values().flatten().map(Vec::len).sum();
+            if kept > MOST_ENCODED_BYTES {
+                self.encoded.clear();
+            }
+            self.encoded.extend(wanted.into_iter().zip(read));
         }
-        let Some(names) = self.roll_ups.get(&timeline) else { return Ok(None) };
-        if !names.contains_key(&group) {
-            return Ok(None);
+        let bytes = self.encoded.get(&name).and_then(Option::as_ref);
+        Ok(bytes.and_then(|bytes| server.decode_roll_up(name, bytes)))
+    }
+
+    /// Reads the descriptions of segments of which no roll-up tells, if a walk goes from one to the next: of the same group.
+    fn read_segments(&mut self, segment: SegmentName) -> Result<(), RepositoryError> {
+        let size = self.reader.segment_size();
+        let Ok(SegmentNo(number)) = segment.number(size) else { return Ok(()) };
+        if self.reader.was_read_ahead(segment) {
+            return Ok(());
         }
-        let before = names.range(..group).next_back().map(|(before, _)| *before);
-        let walking = before.is_some() && self.groups.back().map(|(met, _)| *met) == before;
-        let names = names.range(group..).map(|(_, name)| *name).take(if walking { GROUPS_AHEAD } else { 1 });
-        let names: Vec<RollUpName> = names.collect();
-        let server = self.reader.server();
-        let mut read = server.in_parallel(&names, |name| Ok((name.group, server.roll_up(*name)?)))?.into_iter();
-        let first = read.next();
-        self.ahead = read.collect();
-        Ok(first.and_then(|(_, roll_up)| roll_up))
+        let first = number - (segment.place() & 0xFF);
+        let group = first..first + segment.group().capacity(size);
+        let numbers = self.segments_in_a_row.ask(number, GROUP_SEGMENTS as u64, &group);
+        if numbers.len() == 1 {
+            return Ok(());
+        }
+        let server = self.reader.server().clone();
+        let known = self.known(segment.group())?;
+        if known.listed.is_none() {
+            // One request, where asking for what is not there would cost more.
+            known.listed = Some(server.list_group(segment.group())?);
+        }
+        let names = numbers.iter().map(|number| SegmentName::new(segment.timeline(), SegmentNo(*number), size));
+        let is_listed = |name: &SegmentName| known.listed.as_ref().is_some_and(|listed| listed.contains(*name));
+        let is_told =
+            |name: &SegmentName| known.entry(*name).is_some() || known.read.contains_key(&WalCopy::Segment(*name));
+        let wanted: Vec<_> = names.filter(|name| is_listed(name) && !is_told(name)).collect();
+        self.reader.read_ahead(&wanted)
     }
 
     /// The notes of a group's roll-up. Notes that cannot be unpacked are as good as none that were written.

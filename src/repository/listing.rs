@@ -27,11 +27,13 @@ pub struct GroupListing {
     present: [u64; 4],
     /// What else lies there, in WAL order.
     pub others: Vec<WalObjectName>,
+    /// Bytes that all of it takes in the store, if the listing told.
+    pub(super) stored_bytes: Option<u64>,
 }
 
 impl GroupListing {
     fn new(group: SegmentGroup) -> GroupListing {
-        GroupListing { group, present: [0; 4], others: Vec::new() }
+        GroupListing { group, present: [0; 4], others: Vec::new(), stored_bytes: None }
     }
 
     /// Whether this complete segment is stored.
@@ -117,8 +119,17 @@ impl ServerRepository {
     pub fn list_group(&self, group: SegmentGroup) -> Result<GroupListing, RepositoryError> {
         let mut listing = GroupListing::new(group);
         let prefix = format!("{}{group}", group.timeline().to_hex());
-        for name in self.storage.names(&keys::group(&self.folder, group))? {
-            listing.add(&name, &prefix);
+        let folder = keys::group(&self.folder, group);
+        if self.storage.is_remote() {
+            let listed = self.storage.list(&folder)?;
+            let objects = || listed.iter().filter(|entry| !entry.folder);
+            objects().for_each(|entry| listing.add(&entry.name, &prefix));
+            let ours = objects().filter(|entry| listing.object(&entry.name).is_some());
+            listing.stored_bytes = Some(ours.map(|entry| entry.size).sum());
+        } else {
+            for name in self.storage.names(&folder)? {
+                listing.add(&name, &prefix);
+            }
         }
         listing.others.sort_unstable();
         Ok(listing)

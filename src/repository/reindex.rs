@@ -1,6 +1,5 @@
 //! Making roll-ups from the stored segments alone.
 
-use super::wal::WalObjectName;
 use super::{GroupListing, RepositoryError, SegmentReader, SegmentReading, ServerRecord, ServerRepository};
 use crate::catalog::{RollUp, RollUpEntry, RollUpName, RollUpNotes, SegmentNotes, Straddling};
 use crate::codec::{DamageNote, Origin};
@@ -61,7 +60,7 @@ pub struct Reindexer {
 
 /// A roll-up in the making.
 #[derive(Default)]
-struct Draft {
+pub(super) struct Draft {
     entries: Vec<RollUpEntry>,
     notes: RollUpNotes,
     report: GroupReport,
@@ -74,8 +73,8 @@ impl ServerRepository {
         Reindexer { reader: SegmentReader::new(self, record), afresh, there: None }
     }
 
-    /// Makes the roll-ups of a timeline's complete groups that have none, the newest first, as many as can be made beside other
-    /// work; returns how many. Segments whose description lacks the facts are left to a [`Reindexer`].
+    /// Makes the roll-ups of a timeline's complete groups that have none, or only part of one, the newest first, as many as can be
+    /// made beside other work; returns how many. Segments whose description lacks the facts are left to a [`Reindexer`].
     ///
     /// # Errors
     /// The store fails.
@@ -84,18 +83,27 @@ impl ServerRepository {
         let groups = self.groups(timeline)?;
         let mut reader = SegmentReader::new(self, record);
         let mut count = 0;
-        for group in groups.into_iter().rev().filter(|group| !made.contains_key(group)).take(MOST_LOOKED_AT) {
+        let known = |group: &SegmentGroup| made.get(group).map(|name| u64::from(name.count));
+        let capacity = |group: &SegmentGroup| group.capacity(record.segment_size_bytes);
+        let open = groups.into_iter().rev().filter(|group| known(group).is_none_or(|count| count < capacity(group)));
+        for group in open.take(MOST_LOOKED_AT) {
             let listing = self.list_group(group)?;
-            if listing.count() < group.capacity(record.segment_size_bytes) {
+            if listing.count() < capacity(&group) {
                 continue;
             }
             let mut draft = Draft::default();
+            reader.read_ahead(&listing.segments().collect::<Vec<_>>())?;
             for segment in listing.segments() {
-                if self.describe(WalObjectName::Segment(segment)).is_ok_and(|found| found.footer.facts.is_some()) {
+                if reader.has_facts(segment) {
                     draft.add(&mut reader, segment)?;
                 }
             }
-            self.put_roll_up(&draft.finish(self, &listing)?.0, &[])?;
+            // Segments without facts are no reason to do it again each time.
+            if known(&group).is_some_and(|count| count >= draft.entries.len() as u64) {
+                continue;
+            }
+            let replaces: Vec<RollUpName> = made.get(&group).copied().into_iter().collect();
+            self.put_roll_up(&draft.finish(self, &listing)?.0, &replaces)?;
             count += 1;
             if count == MOST_BESIDE {
                 break;
@@ -132,16 +140,19 @@ impl Reindexer {
             return Ok(Some(GroupReport { written: false, ..told(roll_up, notes, listing) }));
         }
         let mut draft = Draft::default();
+        // What was read whole before need not be again.
+        let known = |segment| {
+            let (notes, roll_up) = old.as_ref()?;
+            roll_up.entry(segment).filter(|entry| entry.scanned).map(|entry| (notes, entry))
+        };
+        let unknown: Vec<_> = listing.segments().filter(|segment| known(*segment).is_none()).collect();
+        self.reader.read_ahead(&unknown)?;
         for segment in listing.segments() {
             if !go_on() {
                 return Ok(None);
             }
-            // What was read whole before need not be again.
-            let known = old.as_ref().and_then(|(notes, roll_up)| Some((notes, roll_up.entry(segment)?)));
-            match known {
-                Some((notes, entry)) if entry.scanned && self.reader.is_settled(entry)? => {
-                    draft.take_over(entry, notes)
-                }
+            match known(segment) {
+                Some((notes, entry)) if self.reader.is_settled(entry)? => draft.take_over(entry, notes),
                 _ => draft.add(&mut self.reader, segment)?,
             }
         }
@@ -241,7 +252,7 @@ impl Draft {
         self.put(RollUpEntry { origin, ..entry.clone() }, notes.cloned());
     }
 
-    fn put(&mut self, entry: RollUpEntry, notes: Option<SegmentNotes>) {
+    pub(super) fn put(&mut self, entry: RollUpEntry, notes: Option<SegmentNotes>) {
         self.report.segments += 1;
         if let Some(notes) = notes {
             let border = Some(entry.border);
@@ -254,7 +265,7 @@ impl Draft {
     }
 
     /// The index of an origin among those of the group, which are few.
-    fn origin(&mut self, origin: &Origin) -> u16 {
+    pub(super) fn origin(&mut self, origin: &Origin) -> u16 {
         let known = self.notes.origins.iter().position(|known| known == origin);
         let at = known.unwrap_or_else(|| {
             self.notes.origins.push(origin.clone());
@@ -270,8 +281,12 @@ impl Draft {
         listing: &GroupListing,
     ) -> Result<(RollUp, GroupReport), RepositoryError> {
         self.report.add_damaged_copies(listing);
-        let roll_up = RollUp::new(server.system_identifier, listing.group, self.entries, &self.notes);
-        let roll_up = roll_up.map_err(|error| server.storage.failed("write", &server.folder, &error))?;
-        Ok((roll_up, self.report))
+        let report = std::mem::take(&mut self.report);
+        Ok((self.roll_up(server, listing.group)?, report))
+    }
+
+    pub(super) fn roll_up(self, server: &ServerRepository, group: SegmentGroup) -> Result<RollUp, RepositoryError> {
+        let roll_up = RollUp::new(server.system_identifier, group, self.entries, &self.notes);
+        Ok(roll_up.map_err(|error| server.storage.failed("write", &server.folder, &error))?)
     }
 }

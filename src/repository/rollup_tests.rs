@@ -290,6 +290,38 @@ fn foreign_neighbours() {
     }
 }
 
+/// What whoever archives knows makes the same roll-up, byte for byte, as reading the segments back, also of a segment that was there
+/// already; what is missing from it is told by the segments.
+#[test]
+fn written_while_archiving() {
+    let origin = || Origin { host: "db1".to_owned(), source: "/data".to_owned(), program: "test".to_owned() };
+    for major in MAJORS {
+        let archive = Archive::new(major);
+        let (header, raw) = &archive.segments[1];
+        archive.store(header, raw, How::Indexed);
+        let server = archive.server();
+        let (mut before, mut entries) = (None, Vec::new());
+        for (header, raw) in &archive.segments {
+            let mut new = server.begin_segment(header, Compression::Lz4).expect("memory takes it");
+            new.write(raw).expect("memory takes it");
+            let read = new.finish(before.as_ref(), Origin { program: "another".to_owned(), ..origin() });
+            before = read.border().cloned();
+            let stored = read.publish(PgTime(2), &mut raw.as_slice()).expect("memory takes it");
+            entries.push(stored.entry.expect("it was read"));
+        }
+        let expected = archive.facts();
+        server.put_entries(archive.name(0).group(), entries[1..].to_vec()).expect("memory takes it");
+        assert_eq!(archive.facts(), expected, "PostgreSQL {major}: one entry is missing");
+        entries.push(entries[0].clone());
+        server.put_entries(archive.name(0).group(), entries).expect("memory takes it");
+        assert_eq!(archive.facts(), expected, "PostgreSQL {major}");
+        assert_eq!(archive.roll_ups().len(), 2);
+        let count = archive.segments.len() as u64;
+        assert_eq!(archive.reindex(false), (count, 0, 0, Vec::new()), "it is up to date");
+        assert_eq!(archive.reindex(true), (count, 0, 0, Vec::new()), "anew it comes out the same");
+    }
+}
+
 /// Whatever request fails, nothing is lost: the answers stay the same, and the next run brings the roll-up about.
 #[test]
 fn faults() {

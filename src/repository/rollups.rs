@@ -37,18 +37,31 @@ impl ServerRepository {
     /// # Errors
     /// The store fails.
     pub fn roll_up(&self, name: RollUpName) -> Result<Option<RollUp>, RepositoryError> {
-        let key = keys::roll_up(&self.folder, name);
-        let decoded = match self.storage.get(&key, ROLL_UP_LIMIT_BYTES) {
-            Ok(bytes) => RollUp::decode(&bytes, name, self.system_identifier).map_err(|error| error.to_string()),
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) if error.kind == StorageErrorKind::TooLarge => Err(error.to_string()),
-            Err(error) => return Err(error.into()),
-        };
-        let passed_over = |why: &String| {
-            let storage = self.storage.describe();
-            tracing::warn!("roll-up \"{key}\" in {storage} is passed over: {why}; \"pitr reindex\" makes it anew");
-        };
-        Ok(decoded.inspect_err(passed_over).ok())
+        Ok(self.roll_up_bytes(name)?.and_then(|bytes| self.decode_roll_up(name, &bytes)))
+    }
+
+    /// The bytes of a roll-up, unchecked; `None` if it is gone or too large.
+    pub(super) fn roll_up_bytes(&self, name: RollUpName) -> Result<Option<Vec<u8>>, RepositoryError> {
+        match self.storage.get(&keys::roll_up(&self.folder, name), ROLL_UP_LIMIT_BYTES) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if error.kind == StorageErrorKind::TooLarge => {
+                self.pass_over(name, &error);
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What these bytes say, if they are the roll-up of that name.
+    pub(super) fn decode_roll_up(&self, name: RollUpName, bytes: &[u8]) -> Option<RollUp> {
+        let decoded = RollUp::decode(bytes, name, self.system_identifier);
+        decoded.inspect_err(|error| self.pass_over(name, error)).ok()
+    }
+
+    fn pass_over(&self, name: RollUpName, why: &dyn std::fmt::Display) {
+        let (key, storage) = (keys::roll_up(&self.folder, name), self.storage.describe());
+        tracing::warn!("roll-up \"{key}\" in {storage} is passed over: {why}; \"pitr reindex\" makes it anew");
     }
 
     /// Stores a roll-up, and removes those that it replaces. Whether it was not there yet.
@@ -75,11 +88,14 @@ impl ServerRepository {
         Ok(put == Put::Created)
     }
 
-    /// Bytes that everything in these groups takes in the store, from roll-ups where they tell.
+    /// Bytes that everything in these groups takes in the store: as the listing told, else from roll-ups where they tell.
     ///
     /// # Errors
     /// The store fails.
     pub fn stored_bytes_of(&self, timeline: TimelineId, listings: &[GroupListing]) -> Result<u64, RepositoryError> {
+        if let Some(bytes) = listings.iter().map(|listing| listing.stored_bytes).sum::<Option<u64>>() {
+            return Ok(bytes);
+        }
         let roll_ups = self.roll_ups(timeline)?;
         let sums =
             self.in_parallel(listings, |listing| self.group_bytes(listing, roll_ups.get(&listing.group).copied()));

@@ -32,6 +32,8 @@ pub struct SegmentReader {
     histories: HashMap<TimelineId, Option<TimelineHistory>>,
     /// The latest at the end.
     pieces: VecDeque<(SegmentName, Pieces)>,
+    /// Descriptions that were read in one go.
+    described: HashMap<SegmentName, StoredWalFile>,
 }
 
 /// What a segment has to do with its neighbours.
@@ -96,6 +98,7 @@ impl SegmentReader {
             segment_size: record.segment_size_bytes,
             histories: HashMap::new(),
             pieces: VecDeque::new(),
+            described: HashMap::new(),
         }
     }
 
@@ -118,6 +121,37 @@ impl SegmentReader {
     /// The store fails.
     pub fn is_settled(&mut self, entry: &RollUpEntry) -> Result<bool, RepositoryError> {
         Ok(entry.border != Straddling::Open || self.before(entry.segment)?.is_none())
+    }
+
+    /// Reads the descriptions of these segments in one go, in as many threads as the store is quicker with, and keeps them until
+    /// the next such call. One that is damaged or gone is left to whoever asks for it.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn read_ahead(&mut self, segments: &[SegmentName]) -> Result<(), RepositoryError> {
+        self.described.clear();
+        let server = &self.server;
+        let described =
+            server.in_parallel(segments, |segment| match server.describe(WalObjectName::Segment(*segment)) {
+                Ok(described) => Ok(Some((*segment, described))),
+                Err(RepositoryError::Damaged { .. }) => Ok(None),
+                Err(RepositoryError::Storage(error)) if error.is_not_found() => Ok(None),
+                Err(error) => Err(error),
+            });
+        self.described.extend(described?.into_iter().flatten());
+        Ok(())
+    }
+
+    /// Whether a segment was read by the last [`SegmentReader::read_ahead`].
+    #[must_use]
+    pub fn was_read_ahead(&self, segment: SegmentName) -> bool {
+        self.described.contains_key(&segment)
+    }
+
+    /// Whether it was, and its description has the facts.
+    #[must_use]
+    pub fn has_facts(&self, segment: SegmentName) -> bool {
+        self.described.get(&segment).is_some_and(|described| described.footer.facts.is_some())
     }
 
     /// Reads what a copy says. Its body is read only if its description lacks the facts.
@@ -188,7 +222,10 @@ impl SegmentReader {
     /// What a copy says for itself.
     fn look(&mut self, copy: &WalCopy) -> Result<Look, RepositoryError> {
         let described = match self.object(copy)? {
-            Some(name) => Some(self.server.describe(name)?),
+            Some(name) => Some(match (name, self.described.get(&copy.segment())) {
+                (WalObjectName::Segment(_), Some(described)) => described.clone(),
+                _ => self.server.describe(name)?,
+            }),
             None => None,
         };
         let look = match described {

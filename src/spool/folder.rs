@@ -61,6 +61,21 @@ impl Folder {
         new.hand_over(name)
     }
 
+    /// The same, and it is still there after the machine has crashed.
+    pub(super) fn write_durable(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut new = NewFile::create_at(self.fd.try_clone()?, None)?;
+        new.write_all(bytes)?;
+        new.replace(name)
+    }
+
+    /// Adds to the end of a file, in one piece: what two processes add at the same time does not mix.
+    pub(super) fn append(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file: File = rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)?.into();
+        let written = file.write(bytes)?;
+        if written == bytes.len() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::WriteZero)) }
+    }
+
     /// A file, cut to so many bytes, and its age; no age if its time lies in the future.
     pub(super) fn read(&self, name: &str, limit_bytes: u64) -> io::Result<(Vec<u8>, Option<Duration>)> {
         let file = self.open_file(name)?;

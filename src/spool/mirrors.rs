@@ -1,7 +1,8 @@
 //! Notes about the several repositories of a cluster: which one does not answer, and what each lacks.
 //!
 //! What a repository lacks is noted as the first segment of each timeline from which on something may be missing there: short
-//! however much it is, and exact together with the listings of both sides. Lost, it is found by \"pitr status\" all the same,
+//! however much it is, and exact together with the listings of both sides. It is the one note that is synced, since nothing else
+//! makes a repository be caught up; it is written once for each outage, before the file counts as archived. Lost, it is found by \"pitr status\" all the same,
 //! which compares the listings, and made good by \"pitr copy\".
 
 use std::collections::BTreeMap;
@@ -134,7 +135,7 @@ impl Spool {
             return Err(io::Error::other("it lacks WAL of too many timelines"));
         }
         known.add(file);
-        self.folder.write(&behind(name), &note::encode(TITLE, &known)?)
+        self.folder.write_durable(&behind(name), &note::encode(TITLE, &known)?)
     }
 
     /// Notes what the repository lacks now, if nothing was added to what it was noted to lack before.
@@ -149,7 +150,7 @@ impl Spool {
             self.folder.remove(&behind(name));
             return Ok(());
         }
-        self.folder.write(&behind(name), &note::encode(TITLE, now)?)
+        self.folder.write_durable(&behind(name), &note::encode(TITLE, now)?)
     }
 }
 

@@ -3,11 +3,12 @@
 //! Layer 3. A push that archives ahead leaves an [`Acknowledgement`] for each file, so that the file's own call can return
 //! at once; a fetch notes that the repository does not answer, so that the next call does not wait for it again. Nothing in
 //! the spool is worth anything: whatever is missing, unreadable or not as expected here only costs time, and the repository
-//! is asked. So nothing is synced, and no failure here is a failure of the call.
+//! is asked. So nothing is synced but what a mirror lacks, and no failure here is a failure of the call.
 //!
 //! ```text
 //! <spool>/<system identifier>/<WAL file>.stored     acknowledgement
 //! <spool>/<system identifier>/<segment>.border      what an archived segment leaves for the proof of the next one
+//! <spool>/<system identifier>/entries.<timeline>.<group>  what is known of the segments archived of a group, for its roll-up
 //! <spool>/<system identifier>/repository            which repository lies in the bucket, for some minutes
 //! <spool>/<system identifier>/repository.<name>     the same of a mirror
 //! <spool>/<system identifier>/away.<name>           one of several repositories did not answer; the file's time says when
@@ -23,6 +24,7 @@
 mod acknowledgement;
 mod ahead_room;
 mod border_note;
+mod entries;
 mod folder;
 mod mirrors;
 mod note;
@@ -31,6 +33,7 @@ mod repository_note;
 pub use acknowledgement::Acknowledgement;
 pub use ahead_room::AheadRoom;
 pub use border_note::BorderNote;
+pub use entries::EntryNote;
 pub use mirrors::Behind;
 pub use repository_note::RepositoryNote;
 

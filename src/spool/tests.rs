@@ -196,3 +196,49 @@ fn several_repositories() {
     spool.replace_behind(&west, &rest, &Behind::default()).expect("removed");
     assert!(!path.exists());
 }
+
+/// What is known of the segments of a group comes back in order and once; a torn, mixed or foreign line is none, and hides no other.
+#[test]
+fn entries_of_a_group() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let spool = Spool::open_or_make(directory.path(), CLUSTER).expect("a spool");
+    let note = |low: u8| {
+        let segment = segment().group().segment(low).expect("a segment");
+        let json = serde_json::json!({
+            "entry": {
+                "segment": segment, "border": "open", "stored_bytes": 9, "raw_crc": 1, "archived_at": PgTime(5),
+                "archived_by": crate::codec::Origin::default(), "notes": { "segment": segment },
+                "facts": {
+                    "end": "0/10", "ending": "full", "commits": 0, "aborts": 0, "dropped_relations": 0,
+                    "restore_points": 0, "parameter_changes": 0, "checkpoints": 0
+                },
+            },
+            "repositories": [repository()],
+        });
+        serde_json::from_value::<EntryNote>(json).expect("a note")
+    };
+    let group = segment().group();
+    let notes: Vec<EntryNote> = (0..5).map(note).collect();
+    notes.iter().for_each(|note| spool.note_entry(note).expect("noted"));
+    assert_eq!(spool.noted_groups(), [group]);
+    assert_eq!(spool.take_entries(group), notes);
+    assert_eq!((spool.noted_groups(), spool.take_entries(group)), (Vec::new(), Vec::new()));
+
+    notes.iter().for_each(|note| spool.note_entry(note).expect("noted"));
+    let path = directory.path().join("7").join(format!("entries.{}.{group}", group.timeline().to_hex()));
+    let whole = fs::read(&path).expect("there");
+    let line = whole.len() / notes.len();
+    // Without the end of the line the next one is lost with it.
+    for at in 0..line - 1 {
+        let mut bad = whole.clone();
+        bad[at] ^= 1;
+        fs::write(&path, &bad).expect("written");
+        assert_eq!(spool.take_entries(group), notes[1..], "byte {at}");
+        fs::write(&path, &whole[..whole.len() - 1 - at]).expect("written");
+        let expected = if at == 0 { &notes[..] } else { &notes[..4] };
+        assert_eq!(spool.take_entries(group), expected, "cut by {at}");
+    }
+    let other = Spool::open_or_make(directory.path(), SystemIdentifier(8)).expect("a spool");
+    fs::write(directory.path().join("8").join(path.file_name().expect("a name")), &whole).expect("written");
+    assert_eq!(other.take_entries(group), [], "another cluster's");
+}

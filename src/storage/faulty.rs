@@ -96,6 +96,10 @@ impl Storage for Faulty {
         self.inner.threads_for(requests)
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     fn weakness(&self) -> Option<&'static str> {
         self.inner.weakness()
     }

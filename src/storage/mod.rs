@@ -141,6 +141,12 @@ pub trait Storage: Send + Sync + Debug {
         Ok(listed.into_iter().filter(|entry| !entry.folder).map(|entry| entry.name).collect())
     }
 
+    /// Whether it lies behind a network: each request waits for an answer, and a listing tells the sizes at no cost, so that
+    /// [`Storage::list`] is as quick as [`Storage::names`].
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     /// Makes an object that was found under its name durable: its writer may have died just before doing so.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod history;
 mod moto_server;
 #[path = "../s3_server/mod.rs"]
 mod s3_server;
+mod several;
 mod targets;
 
 use harness::{Random, seed};

@@ -121,6 +121,34 @@ fn a_silent_bucket_does_not_stop_archiving() {
     });
 }
 
+/// Promise: where the note of what a repository lacks is lost with the spool, `status` and `check` tell it all the same, and `copy` makes
+/// it good.
+#[test]
+fn a_lost_spool_hides_nothing() {
+    let (mut site, segments) = site("1", |site| format!("look_ahead = 0\n{}", west(&site.dir)), 4);
+    site.push(&segments[0]).run().ok();
+    let back = take_away(site.dir.join("west"));
+    site.push(&segments[1]).run().ok();
+    site.push(&segments[2]).run().ok();
+    back();
+    for cluster in fs::read_dir(site.dir.join("spool")).expect("the spool").flatten() {
+        fs::remove_dir_all(cluster.path()).expect("removed");
+    }
+    site.push(&segments[3]).run().ok();
+    let lacking = segments.len() - wal_in(&site.dir.join("west")).len();
+    assert!(lacking >= 2, "nobody knows that it has to be caught up: {lacking}");
+    let behind = format!("repository west in {} is behind: {lacking} segments", site.dir.join("west").display());
+    let status = site.pitr(&["status"]).run();
+    assert!(status.code() == 1 && status.stdout.contains(&behind), "{behind}: {status}");
+    site.archive();
+    let checked = site.pitr(&["check"]).run_within(Duration::from_secs(60));
+    assert!(checked.stdout.contains(&behind), "{checked}");
+    site.pitr(&["copy", "--from", "first", "--to", "west", "--wal-only"]).run_within(Duration::from_secs(60)).ok();
+    let checked = site.pitr(&["check"]).run_within(Duration::from_secs(60)).ok();
+    assert!(!checked.stdout.contains("behind"), "{checked}");
+    assert_eq!(wal_in(&site.dir.join("west")), first(&site));
+}
+
 /// Promise: with the policy "all" nothing counts as archived that a repository lacks; what the others have taken by then is no obstacle
 /// later, and nothing is lost.
 #[test]

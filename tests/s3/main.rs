@@ -1,11 +1,15 @@
 //! The S3 store against real servers of the protocol: one inside the test process, with faults, and moto.
 
+mod closing;
+mod credentials;
 mod faults;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod issuer;
 mod moto;
 #[path = "../s3_server/moto.rs"]
 mod moto_server;
+mod outages;
 mod road;
 #[path = "../s3_server/mod.rs"]
 mod s3_server;

@@ -8,15 +8,24 @@ use super::harness::{Options, Postgres, Run, Server, Site};
 use super::s3_server::{BUCKET, Fault};
 
 /// A site whose repository lies in the server's bucket; archiving has begun.
-fn site(server: &S3Server, postgres: &Postgres, settings: &str) -> Site {
-    let mut site = unprepared(server, postgres, settings);
+pub(super) fn site(server: &S3Server, postgres: &Postgres, settings: &str) -> Site {
+    site_with(server, postgres, Options::default(), settings)
+}
+
+/// As [`site`], with a server of the test's choice.
+pub(super) fn site_with(server: &S3Server, postgres: &Postgres, options: Options, settings: &str) -> Site {
+    let mut site = unprepared_with(server, postgres, options, settings);
     site.pitr(&["init"]).run().ok();
     site.archive();
     site
 }
 
 fn unprepared(server: &S3Server, postgres: &Postgres, settings: &str) -> Site {
-    let site = Site::unprepared(postgres, Options::default(), "");
+    unprepared_with(server, postgres, Options::default(), settings)
+}
+
+fn unprepared_with(server: &S3Server, postgres: &Postgres, options: Options, settings: &str) -> Site {
+    let site = Site::unprepared(postgres, options, "");
     let settings = format!(
         "repository = \"s3://{BUCKET}/pg\"\ns3_endpoint = \"{}\"\ns3_credentials_file = \"{}\"\n{settings}",
         server.endpoint(),
@@ -26,7 +35,7 @@ fn unprepared(server: &S3Server, postgres: &Postgres, settings: &str) -> Site {
     site
 }
 
-fn rows(server: &Server) -> String {
+pub(super) fn rows(server: &Server) -> String {
     server.ask("SELECT string_agg(word, ' ' ORDER BY word) FROM words")
 }
 
@@ -131,7 +140,7 @@ fn a_server_that_overwrites() {
 #[test]
 fn one_request_a_segment() {
     let server = S3Server::start();
-    let site = site(&server, &super::harness::newest(), "look_ahead = 0\n");
+    let mut site = site(&server, &super::harness::newest(), "look_ahead = 0\n");
     site.server.run("CREATE TABLE words(word text)");
     site.server.archive_all();
     site.server.run("INSERT INTO words VALUES ('x')");
@@ -142,6 +151,17 @@ fn one_request_a_segment() {
         site.server.archive_all();
     }
     assert_eq!(server.faults.take_kinds(), ["PUT", "PUT", "PUT"]);
+    site.server.configure("archive_command", "");
+    site.server.reload();
+    let segment = site.server.switch_wal();
+    let mut push = site.push(&segment);
+    let pushed = push.arg("--stats").run().ok();
+    let cost = "pitr-wal-push: cost:  ";
+    assert!(pushed.stderr.starts_with(cost) && pushed.stderr.contains(" 1 requests (1 PUT); sent "), "{pushed}");
+    let fetched = site.fetch(&segment).arg("--stats").run().ok();
+    let cost = "pitr-wal-fetch: cost:  ";
+    assert!(fetched.stderr.starts_with(cost) && fetched.stderr.contains("(1 GET)"), "{fetched}");
+    assert!(site.fetch(&segment).arg("--statistics").run().status.code().is_some_and(|code| code > 125));
 }
 
 /// Promise: a standby that polls for what is not there yet costs one request a poll; what comes is delivered by one as well.

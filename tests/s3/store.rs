@@ -60,6 +60,48 @@ fn one_request_an_object() {
     assert_eq!((counts.sent_bytes, counts.received_bytes, counts.repeated), (1000, 1012, 0));
 }
 
+/// Promise: with a limit, a transfer takes at least the time that it must, by all threads together, and not much more.
+#[test]
+fn bandwidth_limits() {
+    const LIMIT: u64 = 4 << 20;
+    let server = S3Server::start();
+    let limited = || {
+        S3::new(pitr::storage::S3Settings {
+            upload_limit: Some(LIMIT),
+            download_limit: Some(LIMIT),
+            ..settings(&server)
+        })
+    };
+    let took = |work: &(dyn Fn(&S3, usize) + Sync)| {
+        let (store, begun) = (limited(), Instant::now());
+        std::thread::scope(|scope| {
+            (0..4).for_each(|number| {
+                drop(scope.spawn({
+                    let store = &store;
+                    move || work(store, number)
+                }))
+            })
+        });
+        begun.elapsed()
+    };
+    let must = Duration::from_secs(1)..Duration::from_secs(5);
+    let name = |number: usize| key(&format!("object-{number}"));
+    let sent =
+        took(&|store, number| assert_eq!(store.put(&name(number), &vec![7; 1 << 20]).expect("put"), Put::Created));
+    assert!(must.contains(&sent), "{sent:?}");
+    let received = took(&|store, number| assert_eq!(store.get(&name(number), 1 << 20).expect("get").len(), 1 << 20));
+    assert!(must.contains(&received), "{received:?}");
+    let begun = Instant::now();
+    let store = limited();
+    let mut large = store.create(&key("large")).expect("create");
+    large.write_all(&vec![1; 18 << 20]).expect("written");
+    large.publish().expect("published");
+    assert!(begun.elapsed() >= Duration::from_millis(4500), "parts are limited too: {:?}", begun.elapsed());
+    let begun = Instant::now();
+    store.size(&key("large")).expect("size");
+    assert!(begun.elapsed() < Duration::from_secs(1), "what has no content waits for nothing");
+}
+
 /// Promise: a store that is only opened asks nothing and starts nothing.
 #[test]
 fn lazy() {

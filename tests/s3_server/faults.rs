@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +67,7 @@ pub struct Faults {
     rules: Mutex<Vec<Rule>>,
     seen: Mutex<Vec<Seen>>,
     latency: Mutex<Duration>,
+    away: AtomicBool,
 }
 
 impl Faults {
@@ -88,6 +90,11 @@ impl Faults {
     /// Every request takes so long from now on, beside its work.
     pub fn set_latency(&self, latency: Duration) {
         *lock(&self.latency) = latency;
+    }
+
+    /// Breaks every connection before anything is done, until this is called again.
+    pub fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
     }
 
     /// The requests since the last call.
@@ -138,6 +145,7 @@ pub(super) async fn answer(
     let is_head = seen.method == "HEAD";
     let latency = *lock(&faults.latency);
     let fault = faults.meet(seen);
+    let fault = if faults.away.load(Ordering::SeqCst) { Some(Fault::Reset) } else { fault };
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
     }

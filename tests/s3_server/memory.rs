@@ -70,6 +70,11 @@ impl Objects {
         lock(&self.0.objects).keys().cloned().collect()
     }
 
+    /// How many objects there are.
+    pub fn count(&self) -> usize {
+        lock(&self.0.objects).len()
+    }
+
     /// Uploads that were begun and not ended.
     pub fn unfinished_uploads(&self) -> usize {
         lock(&self.0.uploads).len()
@@ -79,6 +84,11 @@ impl Objects {
     pub fn insert(&self, name: &str, bytes: impl Into<Bytes>) {
         let stored = self.stored(bytes.into(), None);
         lock(&self.0.objects).insert(name.to_owned(), stored);
+    }
+
+    /// Takes an object away, past the protocol.
+    pub fn remove(&self, name: &str) {
+        lock(&self.0.objects).remove(name);
     }
 
     /// Makes unfinished uploads older.

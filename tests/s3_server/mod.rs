@@ -4,12 +4,14 @@
 //! A test uses it with `#[path = "../s3_server/mod.rs"] mod s3_server;`. Other processes reach it as well, over loopback.
 //!
 //! * [`memory`]: the objects, and what the protocol says about them.
+//! * [`keys`]: which credentials count, and for how long.
 //! * [`faults`]: delays, refusals, broken connections, lost answers.
 
 // Each integration test is a crate of its own that compiles this module and uses a part of it.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod faults;
+pub mod keys;
 pub mod memory;
 
 pub use faults::{Fault, Seen};
@@ -24,8 +26,8 @@ use std::sync::Arc;
 use faults::Faults;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use keys::Keys;
 use memory::Objects;
-use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -43,6 +45,8 @@ pub struct S3Server {
     pub objects: Objects,
     /// What goes wrong, and what was asked.
     pub faults: Arc<Faults>,
+    /// Which credentials it accepts.
+    pub keys: Keys,
     address: SocketAddr,
     credentials: tempfile::NamedTempFile,
     runtime: Option<Runtime>,
@@ -57,14 +61,20 @@ impl S3Server {
         let address = listener.local_addr().expect("it is bound");
         let (objects, faults) = (Objects::new(BUCKET), Arc::new(Faults::default()));
         let mut builder = S3ServiceBuilder::new(objects.clone());
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let keys = Keys::default();
+        builder.set_auth(keys.clone());
         runtime.spawn(accept(listener, builder.build(), Arc::clone(&faults)));
-        S3Server { objects, faults, address, credentials: credentials(), runtime: Some(runtime) }
+        S3Server { objects, faults, keys, address, credentials: credentials(), runtime: Some(runtime) }
     }
 
     /// A file with the credentials that the server accepts, readable by every user.
     pub fn credentials_file(&self) -> PathBuf {
         self.credentials.path().to_owned()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The server's URL.

@@ -14,6 +14,8 @@ pub(in crate::command) struct Arguments {
     pub(in crate::command) config: Option<PathBuf>,
     /// `--cluster`.
     pub(in crate::command) cluster: Option<ClusterName>,
+    /// `--stats`.
+    pub(in crate::command) stats: bool,
     /// What is no option, in order.
     pub(in crate::command) operands: Vec<OsString>,
 }
@@ -57,13 +59,16 @@ impl Asked {
                 Some("--") if inline.is_none() => options_end = true,
                 Some("--help" | "-h") if inline.is_none() => return Ok(Asked::Help),
                 Some("--version" | "-V") if inline.is_none() => return Ok(Asked::Version),
+                Some("--stats") if inline.is_none() && !found.stats => found.stats = true,
                 Some("--config") if found.config.is_none() => found.config = Some(value(&mut given)?.into()),
                 Some("--cluster") if found.cluster.is_none() => {
                     let text = value(&mut given)?;
                     let name = text.to_string_lossy().parse().map_err(|error| usage(format!("{error}")))?;
                     found.cluster = Some(name);
                 }
-                Some("--config" | "--cluster") => return Err(usage(format!("option {} given twice", name.display()))),
+                Some("--config" | "--cluster" | "--stats") if inline.is_none() || name != "--stats" => {
+                    return Err(usage(format!("option {} given twice", name.display())));
+                }
                 _ => return Err(usage(format!("there is no option {}", name.display()))),
             }
         }
@@ -100,12 +105,13 @@ mod tests {
         let expected = Arguments {
             config: Some("/c".into()),
             cluster: Some("main".parse().expect("a valid name")),
+            stats: true,
             operands: vec!["f".into(), "p".into()],
         };
         for words in [
-            ["--config", "/c", "--cluster=main", "f", "p"].as_slice(),
-            &["f", "--config=/c", "p", "--cluster", "main"],
-            &["--config=/c", "--cluster=main", "--", "f", "p"],
+            ["--config", "/c", "--cluster=main", "--stats", "f", "p"].as_slice(),
+            &["f", "--config=/c", "p", "--cluster", "main", "--stats"],
+            &["--config=/c", "--stats", "--cluster=main", "--", "f", "p"],
         ] {
             assert_eq!(read(words).expect("a good command line"), Asked::Work(expected.clone()), "{words:?}");
         }
@@ -125,6 +131,8 @@ mod tests {
             (&["f", "p", "--config"], "option --config needs a value"),
             (&["f", "p", "--config="], "option --config needs a value"),
             (&["--config=a", "--config=b", "f", "p"], "option --config given twice"),
+            (&["--stats", "--stats", "f", "p"], "option --stats given twice"),
+            (&["--stats=1", "f", "p"], "there is no option --stats"),
             (&["--help=x"], "there is no option --help"),
         ] {
             let error = read(words).expect_err("a bad command line");

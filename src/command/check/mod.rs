@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::init::{is_push_command, missing_lines};
 use super::server::{self, ServerError, ServerFacts};
+use super::status::look_at_mirrors;
 use super::{Context, Interrupt};
 use crate::config::{ClusterConfig, ConfigError, DEFAULT_PATH, Place};
 use crate::replication::{Session, SessionKind};
@@ -80,6 +81,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, CheckError> {
     if let (Ok(repository), Ok(mut server)) = (repository, server) {
         for (place, mirror) in mirrors.iter().filter_map(|(place, mirror)| Some((place, mirror.as_ref().ok()?))) {
             store_in_mirror(place, mirror, &cluster, &server.facts, &mut findings)?;
+        }
+        for mirror in look_at_mirrors(&cluster, &repository) {
+            // What cannot be opened was told above.
+            if mirror.error.is_none() && !mirror.is_up_to_date() {
+                findings.add(Finding::warning("mirror", &mirror.to_string(), CAUGHT_UP))?;
+            }
         }
         let timeout = args.timeout.unwrap_or(cluster.wal_timeout);
         archive(&repository, &cluster, &mut server, timeout, context, &mut findings)?;
@@ -150,6 +157,9 @@ fn named(place: &Place, error: &RepositoryError) -> Report {
     let report = error.report();
     Report { what: format!("{}: {}", place.name, report.what), ..report }
 }
+
+/// What helps where a mirror is behind.
+const CAUGHT_UP: &str = "Calls of pitr-wal-push catch it up if they noted it; \"pitr copy\" does whatever was noted.";
 
 /// What helps where a store cannot keep two writers apart.
 const ONE_AT_A_TIME: &str = "Let one server archive at a time, and keep it that way when another is promoted.";

@@ -30,7 +30,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::command::call::{self, Asked, CallError, Deadline, Expiry, Identity, Server};
+use crate::command::call::{self, Arguments, Asked, CallError, Deadline, Expiry, Identity, Server};
+use crate::command::cost::Cost;
 use crate::config::OnUnreachable;
 use crate::report::{self, ExitStatus, Explain, Program, Severity, run_program};
 use crate::repository::RepositoryError;
@@ -51,6 +52,7 @@ has no such file, and with 200 or more if that cannot be told: recovery then sto
 
   --config FILE    configuration (else PITR_CONFIG, else /etc/pitr/pitr.toml)
   --cluster NAME   which cluster of it (else PITR_CLUSTER, else the one with the server's system identifier)
+  --stats          say on standard error what it cost: time, requests to the store, bytes
   --help, --version
 
 As the first word, --ahead is this program's own: it fetches what follows FILE into the spool until the recovery is over.
@@ -85,9 +87,18 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Fetc
         Asked::Version => return Ok(call::print(&call::version(Program::Fetch))),
     };
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    let begun = Instant::now();
+    let outcome = fetch(&arguments, for_ahead);
+    if arguments.stats && !for_ahead {
+        Cost::since(begun).print(Program::Fetch, false);
+    }
+    outcome
+}
+
+fn fetch(arguments: &Arguments, for_ahead: bool) -> Result<ExitStatus, FetchError> {
     let target = Path::new(&arguments.operands[1]);
     if for_ahead {
-        let done = ahead::run(|| Server::find(&arguments, target, Identity::PresentOrEarlier));
+        let done = ahead::run(|| Server::find(arguments, target, Identity::PresentOrEarlier));
         return Ok(if done { ExitStatus::Success } else { ExitStatus::No });
     }
     let deadline = Deadline::start(
@@ -97,7 +108,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Fetc
     )
     .map_err(|source| CallError::Local { action: "start a thread".to_owned(), source })?;
     let file: WalFileName = arguments.operands[0].to_string_lossy().parse()?;
-    let server = Arc::new(Server::find(&arguments, target, Identity::PresentOrEarlier)?);
+    let server = Arc::new(Server::find(arguments, target, Identity::PresentOrEarlier)?);
     let spared = is_standby(&server) && server.config.on_unreachable == OnUnreachable::Wait;
     let doing = format!("fetch WAL file \"{file}\" from {}", call::places(&server));
     deadline.doing(doing);
@@ -118,7 +129,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Fetc
     match outcome {
         Outcome::Delivered => {
             if let Some(ahead) = ahead {
-                ahead.go_on(&arguments);
+                ahead.go_on(arguments);
             }
             Ok(ExitStatus::Success)
         }

@@ -60,6 +60,8 @@ struct State {
     until: Option<Instant>,
     /// Begun and not ended.
     in_flight: u32,
+    /// One of them was not archived.
+    failed: bool,
 }
 
 impl Ahead {
@@ -71,7 +73,7 @@ impl Ahead {
         let left = u64::from(most).min(BYTES_AHEAD / size.bytes());
         let workers = u64::from(WORKERS).min(archiver.targets().most_at_once(size.bytes()));
         let left = if workers == 0 { 0 } else { left };
-        let state = State { next: segment.number(size).ok()?.next(), left, until: None, in_flight: 0 };
+        let state = State { next: segment.number(size).ok()?.next(), left, until: None, in_flight: 0, failed: false };
         let shared = Arc::new(Shared {
             archiver: Arc::clone(archiver),
             timeline_of: segment,
@@ -90,8 +92,8 @@ impl Ahead {
     }
 
     /// The call's own segment is durable: helps with the others for a moment, then begins no more and waits a moment for
-    /// what was begun.
-    pub(super) fn finish(self, left: Duration) {
+    /// what was begun. Returns the last segment up to which all are archived.
+    pub(super) fn finish(self, left: Duration) -> SegmentName {
         let grace = (self.begun.elapsed() * 2).clamp(LEAST_GRACE, MOST_GRACE).min(left / 2);
         self.shared.lock().until = Some(self.begun + BEGINNING);
         if let Some(claim) = Claim::next(&self.shared) {
@@ -100,10 +102,16 @@ impl Ahead {
         let mut state = self.shared.lock();
         state.left = 0;
         let waited = self.shared.idle.wait_timeout_while(state, grace, |state| state.in_flight > 0);
-        let all_done = !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out();
+        let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        let (all_done, failed, next) = (!timeout.timed_out(), state.failed, state.next);
+        drop(state);
         if let Some(spool) = self.shared.archiver.spool().filter(|_| all_done) {
             spool.sweep(self.shared.timeline_of);
         }
+        let size = self.shared.archiver.record().segment_size_bytes;
+        let timeline = self.shared.timeline_of.timeline();
+        let last = next.0.checked_sub(1).filter(|_| all_done && !failed);
+        last.map_or(self.shared.timeline_of, |last| SegmentName::new(timeline, SegmentNo(last), size))
     }
 }
 
@@ -169,7 +177,8 @@ impl Claim {
         while let Some(current) = claim {
             if current.shared.archive(current.name).is_err() {
                 // Whatever it is, the next one would most likely meet it too.
-                current.shared.lock().left = 0;
+                let mut state = current.shared.lock();
+                (state.left, state.failed) = (0, true);
             }
             claim = Claim::next(&current.shared);
         }

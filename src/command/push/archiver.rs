@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::PushError;
 use super::borders::{self, Before, Borders};
 use super::source::Source;
-use super::targets::Targets;
+use super::targets::{Delivered, Targets};
 use crate::codec::{Compression, DamageNote, Origin};
 use crate::command::call::Server;
 use crate::command::host;
 use crate::repository::wal::{NewWalFile, ReadSegment};
 use crate::repository::{RepositoryId, ServerRecord};
-use crate::spool::{BorderNote, Spool};
+use crate::spool::{BorderNote, EntryNote, Spool};
 use crate::wal::{Continuity, SegmentName, WalFileName};
 
 /// The repositories, and what is noted with each file that goes there.
@@ -96,7 +96,7 @@ impl Archiver {
         }
         let stage = self.targets.stage();
         let archived = stage.archive(&new, self.compression)?;
-        Ok(Stored { remark: None, holders: self.targets.deliver(&stage, archived)? })
+        Ok(Stored { remark: None, holders: self.targets.deliver(&stage, archived)?.holders })
     }
 
     /// One pass: proof of the records, checksum and compression see each piece while it is in the cache.
@@ -113,7 +113,11 @@ impl Archiver {
         let border = read.border().cloned();
         self.borders.leave(name, border.clone());
         let stored = read.publish(host::now(), source.again()?)?;
-        let holders = self.targets.deliver(&stage, stored.archived)?;
+        let Delivered { holders, as_staged } = self.targets.deliver(&stage, stored.archived)?;
+        if let (Some(spool), Some(entry)) = (&self.spool, stored.entry) {
+            // Without the note, whoever needs it reads the segment.
+            let _ = spool.note_entry(&EntryNote { entry, repositories: as_staged });
+        }
         if let (Some(spool), Some(border)) = (&self.spool, border) {
             let note = BorderNote { border, repository: lead.id.clone(), raw_crc: stored.raw_crc };
             self.borders.note(&note, spool);

@@ -10,11 +10,13 @@
 //! * [`catch_up`]: what one of them lacks is brought from another.
 //! * [`borders`]: whether it goes on where the segment before it ends.
 //! * [`ahead`]: what waits behind it.
+//! * [`closing`]: the roll-up of a group whose last segment was archived.
 
 mod ahead;
 mod archiver;
 mod borders;
 mod catch_up;
+mod closing;
 mod error;
 mod source;
 mod targets;
@@ -26,11 +28,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::command::call::{self, Asked, CallError, Deadline, Expiry, Identity, Server};
+use crate::command::call::{self, Arguments, Asked, CallError, Deadline, Expiry, Identity, Server};
+use crate::command::cost::Cost;
 use crate::report::{self, ExitStatus, Program, Severity, run_program};
 use crate::spool::Spool;
 use crate::wal::WalFileName;
@@ -51,6 +54,7 @@ the repository, and with 1 to 125 otherwise; PostgreSQL then keeps the file and 
 
   --config FILE    configuration (else PITR_CONFIG, else /etc/pitr/pitr.toml)
   --cluster NAME   which cluster of it (else PITR_CLUSTER, else the one with the server's system identifier)
+  --stats          say on standard error what it cost: time, requests to the store, bytes
   --help, --version
 ";
 
@@ -69,10 +73,19 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitStatus, Push
         Asked::Help => return Ok(call::print(HELP)),
         Asked::Version => return Ok(call::print(&call::version(Program::Push))),
     };
+    let begun = Instant::now();
+    let outcome = push(&arguments);
+    if arguments.stats {
+        Cost::since(begun).print(Program::Push, false);
+    }
+    outcome
+}
+
+fn push(arguments: &Arguments) -> Result<ExitStatus, PushError> {
     let deadline = begin()?;
     let path = Path::new(&arguments.operands[0]);
     let file = Source::name(path)?;
-    let server = Arc::new(Server::find(&arguments, path, Identity::Present)?);
+    let server = Arc::new(Server::find(arguments, path, Identity::Present)?);
     deadline.set(server.config.push_timeout, expiry());
 
     deadline.doing(format!("open the repository {}", call::places(&server)));
@@ -120,8 +133,9 @@ fn archive(server: &Server, targets: Targets, path: &Path, deadline: &Deadline) 
         }
         None => {}
     }
-    if let Some(ahead) = ahead {
-        ahead.finish(deadline.left());
+    let last = ahead.map(|ahead| ahead.finish(deadline.left())).or(segment);
+    if let Some(last) = last {
+        closing::close(&archiver, last, deadline.left());
     }
     let targets = archiver.targets();
     if let Some(spool) = archiver.spool() {

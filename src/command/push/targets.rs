@@ -20,6 +20,7 @@ use crate::report::{self, Report};
 use crate::repository::wal::{Archived, StoredAs};
 use crate::repository::{RepositoryError, RepositoryId, RepositoryName, ServerRecord, ServerRepository};
 use crate::spool::{Acknowledgement, Behind, Spool};
+use crate::storage::Put;
 use crate::wal::WalFileName;
 
 /// How long the others are waited for once enough repositories have answered.
@@ -60,6 +61,15 @@ struct Member {
     open: Option<Arc<Open>>,
     /// It failed in this call, or shortly before.
     away: AtomicBool,
+}
+
+/// Where a file is now.
+#[derive(Debug)]
+pub(super) struct Delivered {
+    /// The repositories that hold it.
+    pub(super) holders: Vec<RepositoryId>,
+    /// Those among them that have it byte for byte as it lies on the stage: the others had it before.
+    pub(super) as_staged: Vec<RepositoryId>,
 }
 
 impl Targets {
@@ -146,9 +156,12 @@ impl Targets {
         }
     }
 
-    /// A file was archived on the stage: brings it to where it is durable. Returns the repositories that hold it.
-    pub(super) fn deliver(&self, stage: &ServerRepository, archived: Archived) -> Result<Vec<RepositoryId>, PushError> {
-        let Some(several) = &self.several else { return Ok(vec![self.lead.id.clone()]) };
+    /// A file was archived on the stage: brings it to where it is durable.
+    pub(super) fn deliver(&self, stage: &ServerRepository, archived: Archived) -> Result<Delivered, PushError> {
+        let Some(several) = &self.several else {
+            let id = vec![self.lead.id.clone()];
+            return Ok(Delivered { holders: id.clone(), as_staged: id });
+        };
         let (Archived::Stored(name) | Archived::AlreadyThere(name)) = archived;
         several.store(stage, name)
     }
@@ -171,6 +184,11 @@ impl Targets {
         let Some(several) = &self.several else { return Vec::new() };
         let present = several.members.iter().filter(|member| !member.away.load(Ordering::Relaxed));
         present.filter_map(|member| member.open.clone()).collect()
+    }
+
+    /// Those that answer, also with one repository.
+    pub(super) fn answering(&self) -> Vec<Arc<Open>> {
+        if self.several.is_some() { self.present() } else { vec![Arc::clone(&self.lead)] }
     }
 
     /// Whether every repository of the cluster answers.
@@ -205,7 +223,7 @@ impl Several {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn store(&self, stage: &ServerRepository, name: StoredAs) -> Result<Vec<RepositoryId>, PushError> {
+    fn store(&self, stage: &ServerRepository, name: StoredAs) -> Result<Delivered, PushError> {
         let object = Arc::new(stage.stored_object(name)?);
         let opened: Vec<_> = self.members.iter().filter_map(|member| Some((member, member.open.clone()?))).collect();
         let near: Vec<_> = opened.iter().filter(|(member, _)| !member.away.load(Ordering::Relaxed)).cloned().collect();
@@ -215,11 +233,12 @@ impl Several {
         let enough =
             |answers: &[Option<Result<_, RepositoryError>>]| answers.iter().flatten().flatten().count() >= self.needed;
         let answers = gather(opens.clone(), move |open| open.server.place(&sent), enough, PATIENCE);
-        let mut holders = BTreeMap::new();
+        let (mut holders, mut as_staged) = (BTreeMap::new(), Vec::new());
         let mut failures = Vec::new();
         for ((member, open), answer) in members.into_iter().zip(opens).zip(answers) {
             let failure = match answer {
-                Some(Ok(_)) => {
+                Some(Ok(put)) => {
+                    as_staged.extend((put == Put::Created).then(|| open.id.clone()));
                     holders.insert(member.place.name.clone(), open.id.clone());
                     continue;
                 }
@@ -243,7 +262,7 @@ impl Several {
                 false => self.note_behind(&member.place.name, file),
             }
         }
-        Ok(holders.into_values().collect())
+        Ok(Delivered { holders: holders.into_values().collect(), as_staged })
     }
 
     /// It is left alone for a while, and a person is told.

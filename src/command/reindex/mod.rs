@@ -25,8 +25,8 @@ use show::Progress;
 
 /// Read the stored WAL's descriptions into roll-ups, and prove its borders
 ///
-/// Plans, "pitr status" and everything that asks what happened when read one roll-up instead of 256 segments. Backups make them
-/// on the way; this command makes all that are missing or out of date, reads segments that were archived without being indexed,
+/// Plans, "pitr status" and everything that asks what happened when read one roll-up instead of 256 segments. "pitr-wal-push"
+/// writes them on the way, and backups make good what is missing; this command makes all that are missing or out of date, reads segments that were archived without being indexed,
 /// and proves the records that lie over the borders of segments. It can be broken off and run again at any time, beside archiving,
 /// backups and restores. Ends with status 0 if all stored WAL is good, and 1 if something in it is damaged.
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,6 @@
 //! Gathering the state of a cluster from its repository.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use crate::command::verify::Coverage;
 use crate::recovery::{Hole, Snapshot, Window, holes, windows};
 use crate::report::Explain;
 use crate::repository::wal::WalObjectName;
-use crate::repository::{Cluster, RepositoryError, ServerRecord, ServerRepository};
+use crate::repository::{Cluster, GroupListing, RepositoryError, ServerRecord, ServerRepository};
 use crate::wal::{ClusterName, PgTime, PostgresMajor, SegmentName, SystemIdentifier, TimelineId};
 
 /// Everything about one cluster.
@@ -119,7 +119,7 @@ fn server(server: &ServerRepository, record: &ServerRecord, now: PgTime) -> Serv
         verified: None,
         problems: Vec::new(),
     };
-    for part in [count_backups, look_at_timelines, look_at_windows] as [Part; 3] {
+    for part in [count_backups, look_at_wal] as [Part; 2] {
         if let Err(error) = part(&mut status, server, record, now) {
             let what = error.report().what;
             // What hides one part hides the windows too.
@@ -153,14 +153,17 @@ fn count_backups(
     Ok(())
 }
 
-fn look_at_timelines(
+fn look_at_wal(
     status: &mut ServerStatus,
     server: &ServerRepository,
     record: &ServerRecord,
     now: PgTime,
 ) -> Result<(), RepositoryError> {
+    let mut listed = Vec::new();
     for timeline in server.timelines()? {
-        let found = look_at_timeline(server, record, timeline)?;
+        // Listed once: of a large archive that is nearly all of the work.
+        let listings = server.listing(timeline)?;
+        let found = look_at_timeline(server, record, timeline, &listings)?;
         if let Some(last) = found.last {
             let archived_at = server.describe(WalObjectName::Segment(last))?.footer.archived_at;
             if status.last_archived.as_ref().is_none_or(|so_far| so_far.archived_at < archived_at) {
@@ -169,17 +172,13 @@ fn look_at_timelines(
             }
         }
         status.timelines.push(found);
+        listed.push((timeline, listings));
     }
-    Ok(())
-}
-
-fn look_at_windows(
-    status: &mut ServerStatus,
-    server: &ServerRepository,
-    record: &ServerRecord,
-    _: PgTime,
-) -> Result<(), RepositoryError> {
-    let snapshot = server.snapshot(record)?;
+    let record_of =
+        |timeline, listings: &[GroupListing]| server.timeline_record(timeline, record.segment_size_bytes, listings);
+    let records = listed.iter().map(|(timeline, listings)| Ok((*timeline, record_of(*timeline, listings)?)));
+    let records = records.collect::<Result<BTreeMap<_, _>, RepositoryError>>()?;
+    let snapshot = server.snapshot_of(record, &server.live_backups()?, records)?;
     status.holes = holes(&snapshot);
     status.damaged = damaged::look(server, &snapshot)?;
     status.windows = windows(&snapshot, &mut server.evidence(record))?;
@@ -205,11 +204,11 @@ fn look_at_timeline(
     server: &ServerRepository,
     record: &ServerRecord,
     timeline: TimelineId,
+    listings: &[GroupListing],
 ) -> Result<TimelineStatus, RepositoryError> {
     let mut found = TimelineStatus { timeline, segments: 0, first: None, last: None, raw_bytes: 0, stored_bytes: 0 };
-    let listings = server.listing(timeline)?;
-    found.stored_bytes = server.stored_bytes_of(timeline, &listings)?;
-    for listing in &listings {
+    found.stored_bytes = server.stored_bytes_of(timeline, listings)?;
+    for listing in listings {
         found.segments += listing.count();
         found.raw_bytes += listing.count() * record.segment_size_bytes.bytes();
         found.first = found.first.or(listing.segments().next());

@@ -60,7 +60,7 @@ impl fmt::Display for MirrorStatus {
 }
 
 /// Looks at all others.
-pub(super) fn look(cluster: &ClusterConfig, ours: &Repository) -> Vec<MirrorStatus> {
+pub(in crate::command) fn look(cluster: &ClusterConfig, ours: &Repository) -> Vec<MirrorStatus> {
     if !cluster.has_mirrors() {
         return Vec::new();
     }

@@ -13,6 +13,7 @@ use crate::report::ExitStatus;
 pub use damaged::{DamagedSegment, InPgWal};
 pub use look::{ClusterStatus, LastArchived, ServerStatus, TimelineStatus};
 pub use mirrors::MirrorStatus;
+pub(in crate::command) use mirrors::look as look_at_mirrors;
 
 /// Show what can be restored, how fresh the archive is, and what is wrong with it
 ///

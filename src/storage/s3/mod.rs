@@ -10,6 +10,7 @@
 //! * [`upkeep`]: what the server can do, and sweeping up after killed processes.
 //! * [`error`]: what a refusal means. Absence is believed only when it is certain.
 //! * [`counters`]: what all of it cost.
+//! * [`pace`]: no more bytes a second than allowed.
 //!
 //! What is assumed of the server: an object that was stored is durable and is seen by every later request (S3 promises both
 //! since 2020), and `If-None-Match: *` is honoured. Some servers ignore the latter without a word:
@@ -20,6 +21,7 @@ mod counters;
 mod error;
 mod listing;
 mod options;
+mod pace;
 mod reading;
 mod settings;
 mod upkeep;
@@ -36,6 +38,7 @@ use client::Engine;
 use counters::Counters;
 pub use counters::{RequestCounts, request_counts};
 use error::Failure;
+use pace::Pace;
 pub use settings::{CustomerKey, Encryption, ObjectLock, S3Settings, StorageClass, Style, Tags};
 use writing::NewS3Object;
 
@@ -49,7 +52,9 @@ impl S3 {
     /// A store with these settings. Nothing is asked, read or started yet: that happens at the first request.
     #[must_use]
     pub fn new(settings: S3Settings) -> S3 {
-        let bucket = Bucket { settings, counters: Arc::default(), engine: OnceLock::new(), starting: Mutex::new(()) };
+        let (upload, download) = (Pace::new(settings.upload_limit), Pace::new(settings.download_limit));
+        let (engine, starting) = (OnceLock::new(), Mutex::new(()));
+        let bucket = Bucket { settings, counters: Arc::default(), upload, download, engine, starting };
         S3 { bucket: Arc::new(bucket) }
     }
 
@@ -70,6 +75,8 @@ impl S3 {
 struct Bucket {
     settings: S3Settings,
     counters: Arc<Counters>,
+    upload: Pace,
+    download: Pace,
     engine: OnceLock<Engine>,
     starting: Mutex<()>,
 }
@@ -158,7 +165,11 @@ impl Storage for S3 {
 
     fn threads_for(&self, requests: usize) -> usize {
         // All of them wait for the network.
-        requests.clamp(1, 32)
+        requests.clamp(1, 64)
+    }
+
+    fn is_remote(&self) -> bool {
+        true
     }
 
     fn weakness(&self) -> Option<&'static str> {

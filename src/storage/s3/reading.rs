@@ -207,6 +207,7 @@ impl Reader {
             match self.next_piece() {
                 Ok(piece) => {
                     self.bucket.counters.received(piece.len());
+                    self.bucket.download.pay(piece.len());
                     let fits =
                         usize::try_from(self.ahead.end - self.ahead.start).unwrap_or(usize::MAX).min(piece.len());
                     self.arrived = piece.slice(..fits);

@@ -46,6 +46,10 @@ pub struct S3Settings {
     pub call_timeout: Duration,
     /// Tries of a request, the first one included, 1 to 64.
     pub attempts: u32,
+    /// Most bytes of objects that one process sends a second; `None` for as many as go.
+    pub upload_limit: Option<u64>,
+    /// Most bytes of objects that one process receives a second.
+    pub download_limit: Option<u64>,
 }
 
 impl S3Settings {
@@ -70,6 +74,8 @@ impl S3Settings {
             attempt_timeout: Duration::from_secs(30),
             call_timeout: Duration::from_secs(120),
             attempts: 10,
+            upload_limit: None,
+            download_limit: None,
         }
     }
 

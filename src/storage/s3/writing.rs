@@ -135,6 +135,7 @@ impl Bucket {
         }
         let engine = self.engine()?;
         let (checksum, mark) = (checksum(&bytes), mark()?);
+        self.upload.pay(bytes.len());
         // Shared by all tries: the bytes are in memory once.
         let bytes = bytes::Bytes::from(bytes);
         let tries = Tries::default();
@@ -179,6 +180,7 @@ impl Bucket {
     fn send_part(&self, key: &Key, upload: &str, number: i32, bytes: Vec<u8>) -> Result<CompletedPart, Failure> {
         let engine = self.engine()?;
         let checksum = checksum(&bytes);
+        self.upload.pay(bytes.len());
         let request = engine
             .client
             .upload_part()
