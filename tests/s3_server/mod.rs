@@ -5,14 +5,17 @@
 //!
 //! * [`memory`]: the objects, and what the protocol says about them.
 //! * [`faults`]: delays, refusals, broken connections, lost answers.
+//! * [`line`]: latency and TLS between client and server, for measurements.
 
 // Each integration test is a crate of its own that compiles this module and uses a part of it.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod faults;
+pub mod line;
 pub mod memory;
 
 pub use faults::{Fault, Seen};
+pub use line::Line;
 
 use std::fs::Permissions;
 use std::io::Write;
@@ -44,6 +47,7 @@ pub struct S3Server {
     /// What goes wrong, and what was asked.
     pub faults: Arc<Faults>,
     address: SocketAddr,
+    is_secure: bool,
     credentials: tempfile::NamedTempFile,
     runtime: Option<Runtime>,
 }
@@ -51,6 +55,11 @@ pub struct S3Server {
 impl S3Server {
     /// Starts a server with an empty bucket on a free port of loopback.
     pub fn start() -> S3Server {
+        S3Server::start_behind(Line::default())
+    }
+
+    /// Starts such a server at the other end of a line.
+    pub fn start_behind(line: Line) -> S3Server {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("threads for the server");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
@@ -58,8 +67,9 @@ impl S3Server {
         let (objects, faults) = (Objects::new(BUCKET), Arc::new(Faults::default()));
         let mut builder = S3ServiceBuilder::new(objects.clone());
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-        runtime.spawn(accept(listener, builder.build(), Arc::clone(&faults)));
-        S3Server { objects, faults, address, credentials: credentials(), runtime: Some(runtime) }
+        let is_secure = line.is_secure();
+        runtime.spawn(accept(listener, line, builder.build(), Arc::clone(&faults)));
+        S3Server { objects, faults, address, is_secure, credentials: credentials(), runtime: Some(runtime) }
     }
 
     /// A file with the credentials that the server accepts, readable by every user.
@@ -69,7 +79,8 @@ impl S3Server {
 
     /// The server's URL.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.is_secure { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 }
 
@@ -89,11 +100,12 @@ impl Drop for S3Server {
     }
 }
 
-async fn accept(listener: TcpListener, service: S3Service, faults: Arc<Faults>) {
+async fn accept(listener: TcpListener, line: Line, service: S3Service, faults: Arc<Faults>) {
     while let Ok((stream, _)) = listener.accept().await {
-        let (service, faults) = (service.clone(), Arc::clone(&faults));
+        let (line, service, faults) = (line.clone(), service.clone(), Arc::clone(&faults));
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
+            let Ok(stream) = line.open(stream).await else { return };
             let answer = service_fn(move |request| faults::answer(Arc::clone(&faults), service.clone(), request));
             // An error here is a fault that was asked for, or a client that went away.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
