@@ -141,7 +141,10 @@ def following(name, by):
 def measure_tool(calls, tool):
     """{kind: (milliseconds, requests a call)} of a tool that is set up afresh."""
     backlog = calls.server.backlog()
-    alone, batch = backlog[:CALLS + 1], backlog[CALLS + 1:CALLS + 1 + CALLS // BATCH * (BATCH + 1)]
+    # Of a small backlog fewer; one segment is left over, which is absent.
+    ahead = (BATCH + 1) * max(1, min(CALLS // BATCH, len(backlog) // (3 * BATCH)))
+    count = min(CALLS + 1, len(backlog) - ahead - 1)
+    alone, batch = backlog[:count], backlog[count:count + ahead]
     if not tool.quick:
         alone = backlog[:4]
     absent = following((batch if tool.quick else alone)[-1], by=1)

@@ -278,7 +278,7 @@ class Barman(OnTheRoad, bench.Tool):
     """One Python process a segment: a few segments in one round are enough to see that."""
 
     name, short, peer = "barman-cloud-wal-archive", "barman", "Barman"
-    share, rounds, quick = 20, 1, False
+    share, rounds, quick = 10, 1, False
 
     @classmethod
     def missing(cls, server):
