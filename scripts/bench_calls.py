@@ -188,6 +188,7 @@ def measure_calls(server, store_tools):
         for tool in tools:
             tool.bucket = store.open(server.place)
             tool.fresh()
+            tool.data = calls.directory
             os.sync()
             found = measure_tool(calls, tool)
             medians[tool] = {kind: statistics.median(took) for kind, (took, _) in found.items()}
@@ -200,6 +201,7 @@ def measure_calls(server, store_tools):
                 requests = found[kind][1]
                 cells.append(f"{medians[tool][kind]:.1f}" + ("" if requests is None else f" ({requests:.1f})"))
             lines.append(f"| {tool.name} | " + " | ".join(cells) + " |")
+            tool.data = None
             clean_after(tool)
         ours = next((medians[tool] for tool in tools if tool.short == "pitr"), None)
         if ours:

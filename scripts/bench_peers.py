@@ -89,6 +89,8 @@ class OnTheRoad:
     stores_only = None
     quick = True
     bucket = None
+    # The data directory of its calls, where that is not the server's.
+    data = None
 
     @classmethod
     def missing(cls, _server):
@@ -106,7 +108,7 @@ class OnTheRoad:
 
     def ahead_of(self, name):
         """Whether a segment lies ready, having been fetched ahead."""
-        return any(found.parent.name != "running" for found in self.home.rglob(name) if "fetched" not in found.parts[:-1])
+        return next((self.home / "spool").rglob(name), None) is not None
 
     def acknowledged(self, _names):
         """Whether all of these were archived ahead and are known to be."""
@@ -183,11 +185,14 @@ class PgBackRest(OnTheRoad, bench.PgBackRest):
         )
         bench.run(self.call("stanza-create"))
 
+    def options(self, alone):
+        return [*([f"--pg1-path={self.data}"] if self.data else []), *(["--no-archive-async"] if alone else [])]
+
     def push(self, path, alone=False):
-        return self.call("archive-push", *(["--no-archive-async"] if alone else []), path)
+        return self.call(*self.options(alone), "archive-push", path)
 
     def fetch(self, name, path, alone=False):
-        return self.call("archive-get", *(["--no-archive-async"] if alone else []), name, path)
+        return self.call(*self.options(alone), "archive-get", name, path)
 
     def restore_command(self, target):
         return " ".join(map(str, self.call(f"--pg1-path={target}", "archive-get", "%f", '"%p"')))
