@@ -206,7 +206,7 @@ class PgBackRest1(PgBackRest):
 
 
 class PgBackRest4(PgBackRest):
-    processes, short = 4, "pgbackrest4"
+    processes, short, share = 4, "pgbackrest4", 100
 
 
 class WalRus(OnTheRoad, bench.Tool):
