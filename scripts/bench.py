@@ -65,9 +65,9 @@ def cpu_seconds():
 
 
 def let_orphans_end():
-    """Waits until only the server is left below us, and for the processes that came to us as orphans."""
+    """Waits until only servers are left below us, and for the processes that came to us as orphans."""
     for _ in range(3000):
-        others = [pid for pid, (name, _) in processes().items() if name not in ("postgres", "s3-server")]
+        others = [pid for pid, (name, _) in processes().items() if name not in ("postgres", "s3-server", "walrus")]
         for pid in others:
             try:
                 os.waitpid(pid, os.WNOHANG)
@@ -139,7 +139,7 @@ class Server:
         self.tools = cache / "tools/client/18/bin"
         self.basebackup = debian / "pg_basebackup" if debian == self.bin else self.tools / "pg_basebackup"
         self.has_lz4 = debian == self.bin
-        self.place, self.data, self.socket = place, place / "cluster", place / "socket"
+        self.cache, self.place, self.data, self.socket = cache, place, place / "cluster", place / "socket"
         self.process = None
         self.backlog_list = place / "backlog.txt"
         os.environ.update(PGHOST=str(self.socket), PGUSER="postgres", PGDATABASE="postgres")
@@ -358,17 +358,20 @@ class Result:
         self.wall, self.cpu, self.peak_kib, self.stored = [], [], 0, 0
 
 
-def drain(server, tool):
-    """Lets the real archiver archive the backlog with a tool; gives the seconds from the command's setting to the end."""
-    backlog = server.backlog()
+def drain(server, tool, most=None):
+    """Lets the real archiver archive the backlog, or its first segments; gives the seconds from the command's setting to the end."""
+    backlog = server.backlog()[:most]
     for name in backlog:
         server.mark(name, done=False)
-    last = server.status() / f"{backlog[-1]}.ready"
+    # Some tools archive out of turn, and mark that themselves.
+    left = [server.status() / f"{name}.ready" for name in backlog]
     begun = time.monotonic()
     server.archive_with(tool.archive_command())
-    while last.exists():
+    while left:
         if time.monotonic() - begun > PATIENCE_SECONDS:
             sys.exit(f"{tool.name} does not get done with the backlog: see server.log")
+        while left and not left[-1].exists():
+            left.pop()
         time.sleep(0.01)
     took = time.monotonic() - begun
     server.archive_with("")
@@ -671,7 +674,9 @@ def main():
     parser.add_argument("--scale", type=int, default=200)
     parser.add_argument("--segments", type=int, default=200)
     parser.add_argument("--entries", type=int, default=1_000_000, help="segments of the archive that plans are made over")
-    parser.add_argument("--without", nargs="*", default=[], metavar="TOOL", help="pitr, pgbackrest, cp, basebackup")
+    parser.add_argument("--prove", action="store_true", help="wal: fetch every archived segment and compare it")
+    parser.add_argument("--parts", nargs="*", default=["drain", "calls", "recovery"], help="wal: which of its parts")
+    parser.add_argument("--without", nargs="*", default=[], metavar="TOOL", help="pitr, pgbackrest, cp, basebackup; wal: also pgbackrest1, pgbackrest4, walrus4, walrus16, barman")
     for name in ("--place", "--cache", "--out"):
         parser.add_argument(name, type=Path, required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -690,7 +695,8 @@ def main():
         return
     server = Server(options.place, options.cache)
     try:
-        server.make(options.scale, options.segments)
+        # The road of WAL writes its own backlog, on top of the cluster as it is.
+        server.make(options.scale, 1 if options.what == "wal" else options.segments)
         if options.what == "read":
             parts = [measure_reading(server, options)]
         elif options.what == "wal":

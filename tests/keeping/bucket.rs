@@ -2,7 +2,7 @@
 
 use super::harness::{Options, Run, Site, newest};
 use super::s3_server::{BUCKET, Fault, S3Server};
-use super::{LONG, backup, expire, ids, rows_of, try_expire, up_to};
+use super::{LONG, expire, full_backup, ids, rows_of, try_expire, up_to};
 
 /// Promise: in a bucket too everything of a forgotten backup goes and nothing else; credentials that may not delete are told as that,
 /// and the next run with others finishes; unfinished uploads of killed processes are given up.
@@ -17,7 +17,7 @@ fn expires_in_a_bucket() {
     ));
     site.pitr(&["init"]).run().ok();
     site.archive();
-    let made: Vec<String> = (1..=2).map(|n| backup(&site, n)).collect();
+    let made: Vec<String> = (1..=2).map(|n| full_backup(&site, n)).collect();
     site.pitr(&["forget", "--yes", &made[0]]).run_within(LONG).ok();
     expire(&site, 0);
     let before = server.objects.names();

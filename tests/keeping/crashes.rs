@@ -1,13 +1,13 @@
 //! `pitr expire` killed at system calls on a real directory.
 
 use super::harness::{Options, Run, Site, as_test_user, newest};
-use super::{backup, expire, ids, rows_of, up_to};
+use super::{expire, full_backup, ids, rows_of, up_to};
 
 /// Promise: killed anywhere, expire leaves what is kept as it was and nothing that needs hands; the next run finishes.
 #[test]
 fn killed_anywhere() {
     let site = Site::with(&newest(), Options::default().segment_size_mib(1), "retention_count = 1\n");
-    let made: Vec<String> = (1..=3).map(|n| backup(&site, n)).collect();
+    let made: Vec<String> = (1..=3).map(|n| full_backup(&site, n)).collect();
     let mut killed = 0;
     // What is marked in the end of the first day's runs is due on the fourth.
     let points: [(i64, &str, &[u32]); 7] = [

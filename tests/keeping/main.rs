@@ -22,8 +22,17 @@ const UNDELETE_DAYS: i64 = 3;
 /// How long a verb may take on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A base backup after the row `n` of table `t`; its id.
+/// A base backup after the row `n` of table `t`, which refers to what the ones before have; its id.
 fn backup(site: &Site, n: usize) -> String {
+    taken(site, n, &["backup"])
+}
+
+/// The same, which refers to nothing: when it goes, its packs go too.
+fn full_backup(site: &Site, n: usize) -> String {
+    taken(site, n, &["backup", "--full"])
+}
+
+fn taken(site: &Site, n: usize, words: &[&str]) -> String {
     let sql = if n == 1 {
         "CREATE TABLE t AS SELECT 1 AS n".to_owned()
     } else {
@@ -31,7 +40,7 @@ fn backup(site: &Site, n: usize) -> String {
     };
     site.server.run(&sql);
     site.server.archive_all();
-    site.backup();
+    site.pitr(words).run_within(LONG).ok();
     ids(site).pop().expect("the backup is listed")
 }
 

@@ -37,6 +37,7 @@ struct State {
     counter: AtomicUsize,
     page: AtomicUsize,
     ignores_conditions: AtomicBool,
+    takes_any_checksum: AtomicBool,
 }
 
 /// The bucket's content, shared by the server and the test.
@@ -53,6 +54,11 @@ impl Objects {
     /// Overwrites although an object has the name, and never says so.
     pub fn ignore_conditions(&self) {
         self.0.ignores_conditions.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes objects without the checksum that this project's client sends: others send others.
+    pub fn take_any_checksum(&self) {
+        self.0.takes_any_checksum.store(true, Ordering::SeqCst);
     }
 
     /// The bucket has another name from now on: the old one is gone.
@@ -106,6 +112,10 @@ impl Objects {
         Stored { bytes, etag: format!("{:032x}", self.next()), metadata, modified: SystemTime::now() }
     }
 
+    async fn receive(&self, body: Option<StreamingBlob>, crc32c: Option<&str>) -> S3Result<Bytes> {
+        receive(body, crc32c, !self.0.takes_any_checksum.load(Ordering::SeqCst)).await
+    }
+
     fn check_bucket(&self, bucket: &str) -> S3Result<()> {
         if *lock(&self.0.bucket) == bucket { Ok(()) } else { Err(s3_error!(NoSuchBucket, "the bucket does not exist")) }
     }
@@ -132,17 +142,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn receive(body: Option<StreamingBlob>, crc32c: Option<&str>) -> S3Result<Bytes> {
+async fn receive(body: Option<StreamingBlob>, crc32c: Option<&str>, is_needed: bool) -> S3Result<Bytes> {
     let mut bytes = BytesMut::new();
     if let Some(mut body) = body {
         while let Some(piece) = body.next().await {
             bytes.extend_from_slice(&piece.map_err(|error| s3_error!(IncompleteBody, "{error}"))?);
         }
     }
-    let found = STANDARD.encode(crc32c::crc32c(&bytes).to_be_bytes());
     match crc32c {
-        Some(given) if given == found => Ok(bytes.freeze()),
+        Some(given) if given == STANDARD.encode(crc32c::crc32c(&bytes).to_be_bytes()) => Ok(bytes.freeze()),
         Some(_) => Err(s3_error!(BadDigest)),
+        None if !is_needed => Ok(bytes.freeze()),
         None => Err(s3_error!(InvalidRequest, "every object is expected to come with its checksum")),
     }
 }
@@ -152,7 +162,7 @@ impl S3 for Objects {
     async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let input = request.input;
         self.check_bucket(&input.bucket)?;
-        let bytes = receive(input.body, input.checksum_crc32c.as_deref()).await?;
+        let bytes = self.receive(input.body, input.checksum_crc32c.as_deref()).await?;
         let stored = self.stored(bytes, input.metadata);
         let e_tag = Some(self.publish(input.key, stored, input.if_none_match)?);
         Ok(S3Response::new(PutObjectOutput { e_tag, ..Default::default() }))
@@ -285,7 +295,7 @@ impl S3 for Objects {
 
     async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
         let input = request.input;
-        let bytes = receive(input.body, input.checksum_crc32c.as_deref()).await?;
+        let bytes = self.receive(input.body, input.checksum_crc32c.as_deref()).await?;
         let mut uploads = lock(&self.0.uploads);
         let upload = uploads.get_mut(&input.upload_id).ok_or_else(|| s3_error!(NoSuchUpload))?;
         upload.parts.insert(input.part_number, bytes);

@@ -6,15 +6,18 @@
 //! * [`memory`]: the objects, and what the protocol says about them.
 //! * [`keys`]: which credentials count, and for how long.
 //! * [`faults`]: delays, refusals, broken connections, lost answers.
+//! * [`line`]: latency and TLS between client and server, for measurements.
 
 // Each integration test is a crate of its own that compiles this module and uses a part of it.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod faults;
 pub mod keys;
+pub mod line;
 pub mod memory;
 
 pub use faults::{Fault, Seen};
+pub use line::Line;
 
 use std::fs::Permissions;
 use std::io::Write;
@@ -48,6 +51,7 @@ pub struct S3Server {
     /// Which credentials it accepts.
     pub keys: Keys,
     address: SocketAddr,
+    is_secure: bool,
     credentials: tempfile::NamedTempFile,
     runtime: Option<Runtime>,
 }
@@ -55,6 +59,11 @@ pub struct S3Server {
 impl S3Server {
     /// Starts a server with an empty bucket on a free port of loopback.
     pub fn start() -> S3Server {
+        S3Server::start_behind(Line::default())
+    }
+
+    /// Starts such a server at the other end of a line.
+    pub fn start_behind(line: Line) -> S3Server {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("threads for the server");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
@@ -63,8 +72,10 @@ impl S3Server {
         let mut builder = S3ServiceBuilder::new(objects.clone());
         let keys = Keys::default();
         builder.set_auth(keys.clone());
-        runtime.spawn(accept(listener, builder.build(), Arc::clone(&faults)));
-        S3Server { objects, faults, keys, address, credentials: credentials(), runtime: Some(runtime) }
+        let is_secure = line.is_secure();
+        runtime.spawn(accept(listener, line, builder.build(), Arc::clone(&faults)));
+        let (credentials, runtime) = (credentials(), Some(runtime));
+        S3Server { objects, faults, keys, address, is_secure, credentials, runtime }
     }
 
     /// A file with the credentials that the server accepts, readable by every user.
@@ -79,7 +90,8 @@ impl S3Server {
 
     /// The server's URL.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.is_secure { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 }
 
@@ -99,11 +111,12 @@ impl Drop for S3Server {
     }
 }
 
-async fn accept(listener: TcpListener, service: S3Service, faults: Arc<Faults>) {
+async fn accept(listener: TcpListener, line: Line, service: S3Service, faults: Arc<Faults>) {
     while let Ok((stream, _)) = listener.accept().await {
-        let (service, faults) = (service.clone(), Arc::clone(&faults));
+        let (line, service, faults) = (line.clone(), service.clone(), Arc::clone(&faults));
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
+            let Ok(stream) = line.open(stream).await else { return };
             let answer = service_fn(move |request| faults::answer(Arc::clone(&faults), service.clone(), request));
             // An error here is a fault that was asked for, or a client that went away.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
