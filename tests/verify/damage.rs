@@ -29,13 +29,13 @@ impl World {
         site.backup();
         let standby = standby(&site);
         step(&site.server, "one");
-        let streamed = ["backup", "--wal", "stream"];
+        let streamed = ["backup", "--full", "--wal", "stream"];
         site.server.run("CHECKPOINT");
         site.pitr(&streamed).env("PITR_CONNINFO", standby.conninfo()).run_within(LONG).ok();
         step(&site.server, "two");
         promote(&mut site, &standby);
         step(&standby, "three");
-        site.pitr(&["backup"]).env("PITR_CONNINFO", standby.conninfo()).run_within(LONG).ok();
+        site.pitr(&["backup", "--full"]).env("PITR_CONNINFO", standby.conninfo()).run_within(LONG).ok();
         step(&standby, "four");
         let backups = backups(&site);
         assert_eq!(backups.len(), 3);
