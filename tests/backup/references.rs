@@ -39,12 +39,22 @@ fn grown(postgres: &Postgres) -> Site {
     site
 }
 
-/// Promise: a backup after small changes stores about what changed, any of them is restored whole, in both forms of the protocol; and
-/// each says what it refers to.
+/// Promise: a backup after small changes stores about what changed, any of them is restored whole; and each says what it refers to.
 #[test]
 fn later_backups_store_what_changed() {
-    for postgres in [majors().remove(0), newest()] {
-        let site = grown(&postgres);
+    store_what_changed(&[newest()]);
+}
+
+/// The same on every major, in both forms of the protocol.
+#[test]
+#[ignore = "takes minutes: run by scripts/test --torture"]
+fn later_backups_of_every_major() {
+    store_what_changed(&majors());
+}
+
+fn store_what_changed(versions: &[Postgres]) {
+    for postgres in versions {
+        let site = grown(postgres);
         site.backup();
         let mut states = vec![state(&site.server)];
         for round in 1..4 {
@@ -64,7 +74,7 @@ fn later_backups_store_what_changed() {
         assert!(has_sets(&site, all[3].id) > 100);
         for (info, expected) in all.iter().zip(&states).rev() {
             let unpacked = Unpacked::of(&site, info.id, &format!("copy-{}", info.id));
-            unpacked.verify(&postgres);
+            unpacked.verify(postgres);
             let name = format!("restored-{}", info.id);
             let mut restored =
                 site.restore(&name, &["--to", "immediate", "--backup", &info.id.to_string(), "--action", "promote"]);
@@ -140,9 +150,20 @@ fn what_is_lost_is_stored_anew() {
 /// is said.
 #[test]
 fn only_what_changed_is_read() {
-    for postgres in majors().into_iter().filter(|postgres| postgres.major >= 17) {
+    read_what_changed(&[newest()], 2);
+}
+
+/// The same on every major that can, over more backups.
+#[test]
+#[ignore = "takes minutes: run by scripts/test --torture"]
+fn only_what_changed_is_read_on_every_major() {
+    read_what_changed(&majors(), 3);
+}
+
+fn read_what_changed(versions: &[Postgres], rounds: u32) {
+    for postgres in versions.iter().filter(|postgres| postgres.major >= 17) {
         let options = Options::default().page_checksums().set("summarize_wal", "on");
-        let mut site = Site::with(&postgres, options, "");
+        let mut site = Site::with(postgres, options, "");
         let place = site.dir.make_dir("elsewhere");
         site.server.run(&format!("CREATE TABLESPACE elsewhere LOCATION '{}'", place.display()));
         site.server.run(
@@ -157,8 +178,7 @@ fn only_what_changed_is_read() {
         site.server.run("VACUUM FREEZE big");
         let said = site.backup();
         assert!(!said.stdout.contains("WAL summaries"), "{said}");
-        let rounds = if postgres.major == newest().major { 1..4 } else { 1..2 };
-        for round in rounds {
+        for round in 1..=rounds {
             scatter(&site.server, round, 20);
             site.server.run(&format!(
                 "DELETE FROM shrinks WHERE n > 20000 - {round} * 6000; INSERT INTO rewritten VALUES ({round});
@@ -183,7 +203,7 @@ fn only_what_changed_is_read() {
             let mut copy = site.restore(&name, &words);
             let label = std::fs::read_to_string(site.dir.join(&name).join("backup_label")).expect("the label");
             assert!(label.contains("START WAL LOCATION") && !label.contains("INCREMENTAL"), "{label}");
-            verify(&site, &postgres, last.id, &format!("files-{round}"));
+            verify(&site, postgres, last.id, &format!("files-{round}"));
             copy.start();
             for table in ["big", "shrinks", "rewritten", "far", &format!("new_{round}")] {
                 let sql = format!("{everything} (SELECT * FROM {table}) t");
