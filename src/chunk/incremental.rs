@@ -200,7 +200,10 @@ pub fn fuzz(bytes: &[u8]) {
                 Ok(Some(chunk)) => {
                     assert_eq!(chunk.offset, given);
                     given += u64::from(chunk.raw_length);
-                    assert_eq!(chunk.over(Vec::new()).len(), chunk.raw_length as usize);
+                    // Of the others there may be very many.
+                    if !chunk.places.is_empty() {
+                        assert_eq!(chunk.over(Vec::new()).len(), chunk.raw_length as usize);
+                    }
                 }
                 Ok(None) if data.is_empty() => break,
                 Ok(None) => {}
