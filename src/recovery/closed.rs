@@ -1,4 +1,4 @@
-//! What is lost when something stored turns out to be damaged: the stretches that could be restored and cannot be any more.
+//! What is lost when something stored turns out to be damaged, or when a backup is forgotten: the stretches that could be restored and cannot be any more.
 
 use serde::Serialize;
 
@@ -27,6 +27,29 @@ pub struct Closed {
     pub earlier: bool,
     /// Moments of this timeline behind it can be restored.
     pub later: bool,
+}
+
+impl Closed {
+    /// Where it lies, for people.
+    #[must_use]
+    pub fn stretch(&self) -> String {
+        let edge = |edge: &Edge| match edge.time {
+            Some(time) => format!("{} (LSN {})", time.to_timestamp(), edge.lsn),
+            None => format!("LSN {}", edge.lsn),
+        };
+        format!("timeline {} from {} to {}", self.timeline, edge(&self.from), edge(&self.to))
+    }
+
+    /// What is left, for people.
+    #[must_use]
+    pub fn rest(&self) -> &'static str {
+        match (self.earlier, self.later) {
+            (true, true) => "earlier and later moments are unaffected",
+            (true, false) => "earlier moments are unaffected",
+            (false, true) => "later moments are unaffected",
+            (false, false) => "nothing else of this timeline can be restored",
+        }
+    }
 }
 
 /// Compares the windows as they seemed with those that are left.

@@ -11,7 +11,6 @@ mod assemble;
 mod branch;
 mod choose;
 mod closed;
-mod closing;
 mod fork;
 mod idle;
 mod locate;
@@ -30,7 +29,6 @@ mod window;
 
 pub use choose::{PlanError, PlanRequest, plan};
 pub use closed::{Closed, Edge, closed};
-pub use closing::{Closing, closing};
 pub use fork::{BackupElsewhere, Fork, beginning};
 pub use plan::{Commit, Crossing, LaidSegment, Lost, PathStep, PlanNote, RestorePlan, SegmentRun, StopPoint};
 pub use refusal::{Nearest, Refusal, Unreachable, words};

@@ -146,6 +146,12 @@ impl EarlierBackup {
         self.chunks.get(at).filter(|_| file.chunks.contains(&at))?.as_ref()
     }
 
+    /// All chunks of a file; `None` if one of them cannot be referred to.
+    #[must_use]
+    pub fn chunks_of(&self, file: &EarlierFile) -> Option<Vec<ChunkRef>> {
+        self.chunks[file.chunks.clone()].iter().cloned().collect()
+    }
+
     /// The content of a chunk.
     ///
     /// # Errors

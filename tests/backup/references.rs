@@ -214,6 +214,19 @@ fn read_what_changed(versions: &[Postgres], rounds: u32) {
         }
         let said = site.pitr(&["backup", "--full-read"]).run().ok();
         assert!(!said.stdout.contains("WAL summaries") && said.stdout.contains("refers to"), "{said}");
+        // What has changed cannot be laid over what has rotted: that is told, with what helps, and it does help.
+        let first = backups(&site).remove(0);
+        let folder = site.repository().join("main").join(first.system_identifier.to_string()).join("packs");
+        let pack = folder.join(format!("{}.000000", first.id));
+        let good = fs::read(&pack).expect("the first pack");
+        let mut bad = good.clone();
+        bad.iter_mut().step_by(10_000).for_each(|byte| *byte ^= 0x10);
+        fs::write(&pack, bad).expect("written");
+        scatter(&site.server, 9, 20);
+        let said = site.pitr(&["backup"]).run().fails_with(11);
+        said.says("cannot put the base backup together with the earlier one").says("--full-read");
+        site.pitr(&["backup", "--full-read"]).run().ok();
+        fs::write(&pack, good).expect("written");
         // Without the summaries since, it cannot tell.
         site.server.configure("summarize_wal", "off");
         site.server.reload();

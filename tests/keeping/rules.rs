@@ -81,7 +81,7 @@ fn words_and_second_thoughts() {
 
     // The first one opens the window: without it the window begins with the second.
     let shown = site.pitr(&["forget", "--dry-run", &made[0]]).run_within(LONG).ok().stdout;
-    assert!(shown.contains("closes    timeline 1: ") && !shown.contains("Forgotten"), "{shown}");
+    assert!(shown.contains("closes    timeline 1 from ") && !shown.contains("Forgotten"), "{shown}");
     let shown = site.pitr(&["forget", "--dry-run", &made[1]]).run_within(LONG).ok().stdout;
     assert!(shown.contains("closes    nothing"), "{shown}");
     site.pitr(&["forget", &made[0]]).run_within(LONG).fails_with(23).says("--yes");

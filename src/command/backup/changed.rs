@@ -8,8 +8,8 @@ use super::BackupError;
 use super::pipeline::Feed;
 use super::worker::{Known, Raw};
 use super::writer::{FileKind, FileMeta, Item, Sent};
+use crate::chunk::EntryPath;
 use crate::chunk::incremental::{IncrementalReader, PREFIX};
-use crate::chunk::{CHUNK_BYTES, EntryPath};
 use crate::repository::earlier::EarlierBackup;
 
 /// Names of lines in `backup_label` by which a server knows a copy that is not whole.
@@ -55,6 +55,10 @@ impl ChangedFile {
                 Some(chunk) if !self.unchanged => {
                     let file = earlier.file(&self.meta.path, self.meta.tablespace);
                     let before = file.and_then(|file| earlier.chunk(file, chunk.offset)).cloned();
+                    // Zero bytes must not stand for what it had.
+                    if before.is_none() && file.is_some_and(|file| chunk.offset < file.size) {
+                        return Err(self.wrong("a part of the earlier backup's file is missing".to_owned()));
+                    }
                     let known = Known { first_block: self.first_block, earlier: before };
                     feed.chunk(Raw::Changed(chunk), known)?;
                 }
@@ -79,15 +83,11 @@ impl ChangedFile {
         let Some(file) = earlier.file(&self.meta.path, self.meta.tablespace) else {
             return Err(self.wrong("the earlier backup has no such file".to_owned()));
         };
-        let offsets = (0..file.size).step_by(CHUNK_BYTES);
-        let chunks: Option<Vec<_>> = offsets.map(|offset| earlier.chunk(file, offset).cloned()).collect();
-        let Some(chunks) = chunks else {
-            return Err(self.wrong("a part of the earlier backup's file is missing".to_owned()));
-        };
         feed.item(Item::Begin(FileKind::Data(self.meta.clone())))?;
         if header.blocks.is_empty()
             && header.size == file.size
             && let Some(crc32c) = file.crc32c
+            && let Some(chunks) = earlier.chunks_of(file)
         {
             self.unchanged = true;
             feed.item(Item::Unchanged { chunks, crc32c })?;

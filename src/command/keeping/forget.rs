@@ -7,11 +7,10 @@ use serde::Serialize;
 use super::{KeepingError, Named, ShownBackup, author, find, tell};
 use crate::catalog::{BackupId, BackupInfo, Saying};
 use crate::command::{Context, RepositoryArg, confirm};
-use crate::recovery::{Closing, Snapshot, closing, windows};
+use crate::recovery::{Closed, Snapshot, closed, windows};
 use crate::report::ExitStatus;
 use crate::repository::evidence::backup_facts;
 use crate::repository::{Remembering, RepositoryError};
-use crate::wal::PgTime;
 
 /// Forget a base backup, so that "pitr expire" removes it later
 ///
@@ -51,7 +50,7 @@ Examples:  pitr forget 20261121T104500Z-1a2b3c4d --dry-run
 struct Document {
     backup: ShownBackup,
     /// What can no longer be restored.
-    closes: Vec<Closing>,
+    closes: Vec<Closed>,
     done: bool,
 }
 
@@ -131,7 +130,7 @@ fn forget(args: &Args, named: &Named, context: &Context) -> Result<(), KeepingEr
 }
 
 /// What closes without a backup, and whether nothing is left to restore from.
-fn consequences(named: &Named) -> Result<(Vec<Closing>, bool), RepositoryError> {
+fn consequences(named: &Named) -> Result<(Vec<Closed>, bool), RepositoryError> {
     let live = named.server.live_backups()?;
     let before = named.server.snapshot_with(&named.record, &live)?;
     let others = live.iter().filter(|info| info.id != named.known.info.id).map(backup_facts).collect();
@@ -142,22 +141,17 @@ fn consequences(named: &Named) -> Result<(Vec<Closing>, bool), RepositoryError> 
     let servers = named.repository.cluster(&named.config.name).servers()?;
     let present = servers.last().is_none_or(|record| record.system_identifier == named.record.system_identifier);
     let nothing_left = will_be.is_empty() && (!was.is_empty() || after.backups.is_empty());
-    Ok((closing(&was, &will_be), present && nothing_left))
+    Ok((closed(&was, &will_be), present && nothing_left))
 }
 
-fn write(info: &BackupInfo, closes: &[Closing], out: &mut impl Write) -> io::Result<()> {
+fn write(info: &BackupInfo, closes: &[Closed], out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "backup {}  {}", info.id, info.label)?;
     writeln!(out, "  time      {} to {}", info.start_time, info.stop_time)?;
     if closes.is_empty() {
         writeln!(out, "  closes    nothing: every moment can be restored from other backups as well")?;
     }
     for close in closes {
-        let Closing { timeline, from, from_lsn, until, until_lsn, whole } = close;
-        let until = until.map_or_else(String::new, |until: PgTime| format!(" to {until}"));
-        let what =
-            if *whole { "all that this timeline's window has" } else { "the beginning of this timeline's window" };
-        writeln!(out, "  closes    timeline {timeline}: {from}{until} (LSN {from_lsn} to {until_lsn}), {what}")?;
-        writeln!(out, "            no moment of it can be restored then")?;
+        writeln!(out, "  closes    {}; {}", close.stretch(), close.rest())?;
     }
     out.flush()
 }

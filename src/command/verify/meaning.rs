@@ -7,7 +7,7 @@ use super::found::{BackupDamage, Found};
 use super::scope::Scope;
 use crate::catalog::BackupId;
 use crate::recovery::{
-    BackupFacts, Closed, Edge, Snapshot, StoredDamage, WalCopy, WalEvidence, Window, closed, windows, within,
+    BackupFacts, Closed, Snapshot, StoredDamage, WalCopy, WalEvidence, Window, closed, windows, within,
 };
 use crate::repository::evidence::StoredEvidence;
 use crate::repository::{RepositoryError, SegmentFlaw};
@@ -168,18 +168,7 @@ fn lacking(info: Option<&crate::catalog::BackupInfo>, snapshot: &Snapshot) -> Op
 }
 
 fn stretch(closed: &Closed) -> String {
-    let edge = |edge: &Edge| match edge.time {
-        Some(time) => format!("{} (LSN {})", time.to_timestamp(), edge.lsn),
-        None => format!("LSN {}", edge.lsn),
-    };
-    let Closed { timeline, from, to, earlier, later } = closed;
-    let rest = match (earlier, later) {
-        (true, true) => "earlier and later moments are unaffected",
-        (true, false) => "earlier moments are unaffected",
-        (false, true) => "later moments are unaffected",
-        (false, false) => "nothing else of this timeline can be restored",
-    };
-    format!("The window on timeline {timeline} from {} to {} closes; {rest}.", edge(from), edge(to))
+    format!("The window on {} closes; {}.", closed.stretch(), closed.rest())
 }
 
 /// Evidence that takes a segment whose description is damaged for one that goes on to its end: for windows as they seemed.
