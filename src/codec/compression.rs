@@ -123,6 +123,14 @@ impl<W: Write> FrameWriter<W> {
         }
     }
 
+    /// Where it goes. The last bytes of the content, less than a block, may not have gone there yet.
+    pub(super) fn target(&self) -> &W {
+        match &self.0 {
+            Encoder::Lz4(encoder) => encoder.get_ref(),
+            Encoder::Zstd(encoder) => encoder.get_ref(),
+        }
+    }
+
     /// Ends the frame and gives its target back.
     ///
     /// # Errors

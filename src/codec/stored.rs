@@ -96,6 +96,12 @@ impl<W: Write> StoredWriter<W> {
         self.body.write(raw)
     }
 
+    /// Bytes written so far; the last ones taken, less than a block, may not be among them.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.body.target().count
+    }
+
     /// Writes details and footer behind the body, and gives the target back. `footer` gives everything but the lengths
     /// and the checksum, which are filled in here.
     ///

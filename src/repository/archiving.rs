@@ -246,6 +246,12 @@ impl<'a> NewSegment<'a> {
         Ok(written.map_err(|error| self.server.storage.failed("write", &self.key, &error))?)
     }
 
+    /// Bytes of its object so far, compressed.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.writer.stored_bytes()
+    }
+
     /// All bytes were written: what they say, and whether they go on where the segment before ends, if its border is known.
     #[must_use]
     pub fn finish(self, before: Option<&Border>, archived_by: Origin) -> ReadSegment<'a> {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::PushError;
 use super::archiver::Archiver;
 use super::borders::Reading;
+use super::memory::Held;
 use super::source::Source;
 use crate::spool::Acknowledgement;
 use crate::wal::{SegmentName, SegmentNo, WalFileName};
@@ -23,12 +24,15 @@ use crate::wal::{SegmentName, SegmentNo, WalFileName};
 /// real archiver: 29 segments a second with one, 40 with two, 46 with three, since some of them always wait for their sync.
 const WORKERS: u32 = 3;
 
-/// Most bytes that one call archives ahead.
-const BYTES_AHEAD: u64 = 256 << 20;
+/// The same where they are sent from memory: most of them wait for the network. How many are in memory is bounded apart from that.
+const SENDERS: u32 = 8;
 
-/// How long after a call's start it may begin another segment although its own one is durable: a process start and the
-/// archiver's own work for each file are then shared by several, and the processors do not run dry in between.
-const BEGINNING: Duration = Duration::from_millis(250);
+/// Most bytes that one call archives ahead.
+const BYTES_AHEAD: u64 = 512 << 20;
+
+/// How long after a call's start it may begin another segment although its own one is durable: a process start, a connection
+/// and the archiver's own work for each file are then shared by several, and neither processors nor network run dry in between.
+const BEGINNING: Duration = Duration::from_secs(1);
 
 /// The least and the most that a call waits for what it has begun.
 const LEAST_GRACE: Duration = Duration::from_millis(100);
@@ -71,8 +75,7 @@ impl Ahead {
         archiver.spool()?;
         let size = archiver.record().segment_size_bytes;
         let left = u64::from(most).min(BYTES_AHEAD / size.bytes());
-        let workers = u64::from(WORKERS).min(archiver.targets().most_at_once(size.bytes()));
-        let left = if workers == 0 { 0 } else { left };
+        let workers = if archiver.targets().are_sent_from_memory() { SENDERS } else { WORKERS };
         let state = State { next: segment.number(size).ok()?.next(), left, until: None, in_flight: 0, failed: false };
         let shared = Arc::new(Shared {
             archiver: Arc::clone(archiver),
@@ -82,11 +85,14 @@ impl Ahead {
             idle: Condvar::new(),
         });
         let ahead = Ahead { shared, begun: Instant::now() };
-        for _ in 0..workers {
+        for number in 0..workers {
             // Looked for before a thread is started: at an ordinary pace nothing waits.
-            let Some(first) = Claim::next(&ahead.shared) else { break };
+            if !ahead.shared.waits_behind(number) {
+                break;
+            }
+            let shared = Arc::clone(&ahead.shared);
             // Without a thread the call's own segment is archived all the same.
-            let _ = std::thread::Builder::new().spawn(move || first.work());
+            let _ = std::thread::Builder::new().spawn(move || shared.work());
         }
         Some(ahead)
     }
@@ -96,9 +102,7 @@ impl Ahead {
     pub(super) fn finish(self, left: Duration) -> SegmentName {
         let grace = (self.begun.elapsed() * 2).clamp(LEAST_GRACE, MOST_GRACE).min(left / 2);
         self.shared.lock().until = Some(self.begun + BEGINNING);
-        if let Some(claim) = Claim::next(&self.shared) {
-            claim.work();
-        }
+        self.shared.work();
         let mut state = self.shared.lock();
         state.left = 0;
         let waited = self.shared.idle.wait_timeout_while(state, grace, |state| state.in_flight > 0);
@@ -127,7 +131,36 @@ impl Shared {
         std::fs::symlink_metadata(mark).is_ok().then_some(name)
     }
 
-    fn archive(&self, name: SegmentName) -> Result<(), PushError> {
+    /// Whether so many segments, and one more, wait behind those that were begun.
+    fn waits_behind(&self, number: u32) -> bool {
+        let (next, left) = {
+            let state = self.lock();
+            (state.next, state.left)
+        };
+        u64::from(number) < left && self.ready(SegmentNo(next.0.saturating_add(u64::from(number)))).is_some()
+    }
+
+    /// Archives one after the other, until none waits or none may be begun.
+    fn work(self: &Arc<Self>) {
+        // The memory first: segments are begun in their order, so that none waits for one behind it.
+        while let Some(held) = self.archiver.hold(self.patience())
+            && let Some(claim) = Claim::next(self)
+        {
+            if self.archive(claim.name, held).is_err() {
+                // Whatever it is, the next one would most likely meet it too.
+                let mut state = self.lock();
+                (state.left, state.failed) = (0, true);
+            }
+        }
+    }
+
+    /// How long it is worth while to wait for another one's turn.
+    fn patience(&self) -> Duration {
+        let until = self.lock().until;
+        until.map_or(BEGINNING, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    fn archive(&self, name: SegmentName, held: Held) -> Result<(), PushError> {
         let source = Source::open(&self.folder.join(name.to_string()))?;
         let file = WalFileName::Segment(name);
         let metadata = source.metadata.clone();
@@ -136,7 +169,7 @@ impl Shared {
             return Ok(());
         }
         // A damaged one is archived, but not acknowledged: its own call has to warn.
-        let stored = self.archiver.archive(source)?;
+        let stored = self.archiver.archive(source, Some(held))?;
         if let Some(spool) = spool.filter(|_| stored.remark.is_none()) {
             // Without the note, its own call finds the segment in the repository.
             let _ = spool.acknowledge(file, &Acknowledgement::new(&metadata, &stored.holders));
@@ -167,21 +200,7 @@ impl Claim {
         state.next = state.next.next();
         state.in_flight += 1;
         let reading = shared.archiver.borders().begin(name);
-        drop(state);
         Some(Claim { shared: Arc::clone(shared), name, _reading: reading })
-    }
-
-    /// Archives this one, and others after it until none waits or none may be begun.
-    fn work(self) {
-        let mut claim = Some(self);
-        while let Some(current) = claim {
-            if current.shared.archive(current.name).is_err() {
-                // Whatever it is, the next one would most likely meet it too.
-                let mut state = current.shared.lock();
-                (state.left, state.failed) = (0, true);
-            }
-            claim = Claim::next(&current.shared);
-        }
     }
 }
 

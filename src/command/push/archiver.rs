@@ -2,9 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::PushError;
 use super::borders::{self, Before, Borders};
+use super::memory::{Held, Memory};
 use super::source::Source;
 use super::targets::{Delivered, Targets};
 use crate::codec::{Compression, DamageNote, Origin};
@@ -15,6 +17,9 @@ use crate::repository::{RepositoryId, ServerRecord};
 use crate::spool::{BorderNote, EntryNote, Spool};
 use crate::wal::{Continuity, SegmentName, WalFileName};
 
+/// Most bytes of segments that are in memory at a time on their way to a bucket or to several repositories.
+const BYTES_IN_MEMORY: u64 = 48 << 20;
+
 /// The repositories, and what is noted with each file that goes there.
 #[derive(Debug)]
 pub(super) struct Archiver {
@@ -24,6 +29,7 @@ pub(super) struct Archiver {
     /// Without it, nothing is known from earlier calls, and nothing is left for later ones.
     spool: Option<Spool>,
     borders: Arc<Borders>,
+    memory: Arc<Memory>,
 }
 
 /// A file that was archived.
@@ -59,7 +65,8 @@ impl Archiver {
         };
         let spool = server.make_spool();
         let borders = Arc::default();
-        Ok(Archiver { targets, compression: server.config.compression, origin, spool, borders })
+        let memory = Memory::new(if targets.are_sent_from_memory() { BYTES_IN_MEMORY } else { u64::MAX });
+        Ok(Archiver { targets, compression: server.config.compression, origin, spool, borders, memory })
     }
 
     /// What the repository knows about the cluster.
@@ -82,10 +89,15 @@ impl Archiver {
         &self.borders
     }
 
-    /// Stores one file: it is durable in the repositories that are returned.
-    pub(super) fn archive(&self, mut source: Source) -> Result<Stored, PushError> {
+    /// The memory that one segment takes, if it is free within this time.
+    pub(super) fn hold(&self, patience: Duration) -> Option<Held> {
+        self.memory.hold(self.record().segment_size_bytes.bytes(), patience)
+    }
+
+    /// Stores one file, in the memory that is held for it: it is durable in the repositories that are returned.
+    pub(super) fn archive(&self, mut source: Source, held: Option<Held>) -> Result<Stored, PushError> {
         if let WalFileName::Segment(name) = source.file_name {
-            return self.archive_segment(name, source);
+            return self.archive_segment(name, source, held);
         }
         let raw = source.read()?;
         let mut new = NewWalFile::new(source.file_name, &raw, self.origin.clone(), host::now());
@@ -100,11 +112,19 @@ impl Archiver {
     }
 
     /// One pass: proof of the records, checksum and compression see each piece while it is in the cache.
-    fn archive_segment(&self, name: SegmentName, mut source: Source) -> Result<Stored, PushError> {
+    fn archive_segment(
+        &self,
+        name: SegmentName,
+        mut source: Source,
+        mut held: Option<Held>,
+    ) -> Result<Stored, PushError> {
         let header = source.check_header(name, self.record())?;
         let (lead, stage) = (self.targets.lead(), self.targets.stage());
         let mut new = stage.begin_segment(&header, self.compression)?;
         source.pieces(|piece| Ok(new.write(piece)?))?;
+        if let Some(held) = &mut held {
+            held.shrink_to(new.stored_bytes());
+        }
         let previous = borders::previous(name, header.segment_size);
         let before = previous.and_then(|name| self.borders.before(name, self.spool.as_ref(), &lead.id));
         let mut read = new.finish(before.as_ref().map(Before::border), self.origin.clone());

@@ -10,6 +10,7 @@
 //! * [`catch_up`]: what one of them lacks is brought from another.
 //! * [`borders`]: whether it goes on where the segment before it ends.
 //! * [`ahead`]: what waits behind it.
+//! * [`memory`]: how much of all that is in memory.
 //! * [`closing`]: the roll-up of a group whose last segment was archived.
 
 mod ahead;
@@ -18,6 +19,7 @@ mod borders;
 mod catch_up;
 mod closing;
 mod error;
+mod memory;
 mod source;
 mod targets;
 
@@ -118,11 +120,13 @@ fn archive(server: &Server, targets: Targets, path: &Path, deadline: &Deadline) 
         WalFileName::Segment(segment) => Some(segment),
         WalFileName::Partial(_) | WalFileName::History(_) | WalFileName::Backup { .. } => None,
     };
+    // Before others may take it; nobody has yet.
+    let held = archiver.hold(Duration::ZERO);
     let reading = segment.map(|segment| archiver.borders().begin(segment));
     let ahead = segment
         .filter(|_| server.config.look_ahead > 0)
         .and_then(|segment| Ahead::start(&archiver, segment, path, server.config.look_ahead));
-    let stored = archiver.archive(source)?;
+    let stored = archiver.archive(source, held)?;
     drop(reading);
     match stored.remark {
         Some(Remark::Damaged(damage)) => {

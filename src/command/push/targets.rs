@@ -26,10 +26,6 @@ use crate::wal::WalFileName;
 /// How long the others are waited for once enough repositories have answered.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Most bytes of segments that are held in memory at a time, as compressed for several repositories or for a bucket. WAL may be
-/// incompressible.
-const BYTES_IN_MEMORY: u64 = 48 << 20;
-
 /// Where files go.
 #[derive(Debug)]
 pub(super) struct Targets {
@@ -143,9 +139,9 @@ impl Targets {
         }
     }
 
-    /// How many segments of so many bytes may be archived ahead at the same time.
-    pub(super) fn most_at_once(&self, segment_bytes: u64) -> u64 {
-        if self.in_memory { (BYTES_IN_MEMORY / segment_bytes).saturating_sub(1) } else { u64::MAX }
+    /// Whether a file is whole in memory before it is sent.
+    pub(super) fn are_sent_from_memory(&self) -> bool {
+        self.in_memory
     }
 
     /// Where a file is archived at first: in the only repository, or in memory.

@@ -24,7 +24,7 @@ use crate::wal::{SegmentName, SegmentSize, WalFileName};
 const THREADS: u32 = 4;
 
 /// Most bytes that are kept ready: of large segments fewer than `look_ahead` says.
-const READY_BYTES: u64 = 512 << 20;
+const READY_BYTES: u64 = 256 << 20;
 
 /// How soon it is seen that a segment was taken, and that the recovery is over.
 const GLANCE: Duration = Duration::from_millis(5);
