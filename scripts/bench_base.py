@@ -17,6 +17,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 import bench
@@ -84,9 +85,11 @@ def living_cpu(tool):
     return sum(cpu for _, cpu in bench.processes().values()) - (tool.bucket.cpu() if tool.bucket else 0)
 
 
-def spend(server, tool, words, is_storing, is_writing):
-    """Runs a command to its end, and until what it wrote is durable. Storing is counted; writing is what goes to this disk."""
+def spend(server, tool, part, words):
+    """Runs a command to its end, and until what it wrote to this disk is durable."""
     cost = Cost()
+    is_storing = part in ("full", "incremental")
+    is_writing = part != "verify" and not (is_storing and tool.bucket)
     before = stored(tool) if is_storing else {}
     os.sync()
     if tool.bucket:
@@ -96,22 +99,28 @@ def spend(server, tool, words, is_storing, is_writing):
     begun = time.monotonic()
     with open(log, "wb") as out:
         process = subprocess.Popen([str(word) for word in words], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    patience = threading.Timer(bench.PATIENCE_SECONDS, process.kill)
+    patience.start()
     with bench.MemoryWatch(0.05, command=process.pid) as watch:
         _, status, usage = os.wait4(process.pid, 0)
+    patience.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
     if is_writing:
         os.sync()
     cost.wall = time.monotonic() - begun
     bench.let_orphans_end()
-    cost.cpu, cost.server_cpu = ended_cpu() - ended, living_cpu(tool) - living
+    cost.cpu, cost.server_cpu = ended_cpu() - ended, max(0.0, living_cpu(tool) - living)
     # The kernel counts what this process had when it began the command: smaller ones were looked at only.
     exact = usage.ru_maxrss if usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss else 0
     cost.largest_kib = max(watch.peak_kib, exact)
     cost.all_kib = max(watch.sum_kib, cost.largest_kib)
     cost.requests = tool.bucket.asked() if tool.bucket else {}
+    output = log.read_text(errors="replace").strip()
     if process.returncode != 0:
-        lines = log.read_text(errors="replace").strip().splitlines() or ["(no words)"]
+        lines = output.splitlines() or ["(no words)"]
         raise Failed(f"status {process.returncode}: {next((line for line in lines if 'ERROR' in line), lines[-1])}")
+    if complaint := tool.complaint(part, output):
+        raise Failed(complaint)
     if is_storing:
         new = [size for name, size in stored(tool).items() if before.get(name) != size]
         cost.stored, cost.objects = sum(new), len(new)
@@ -200,11 +209,10 @@ class Life:
         """A step; what it took counts if it was asked for."""
         if words is None:
             return
-        is_storing = part in ("full", "incremental")
         counts = self.wants(asked_for or part)
         tool, where = self.tool, f"{part}, {self.tool.store.name}, {self.tool.name}"
         try:
-            cost = spend(self.server, tool, words, is_storing, part != "verify" and not (is_storing and tool.bucket))
+            cost = spend(self.server, tool, part, words)
         except Failed as failure:
             bench.say(f"{where}: {failure}")
             if counts:
@@ -391,7 +399,7 @@ def measure_base(options):
         f"in memory on the same processors, over TLS, {ONE_WAY} ms away each way. Memory of all processes counts shared pages once each. "
         "Stored is without WAL; objects and MB of an incremental backup are those that came or changed. An incremental backup is taken after "
         f"updates in {100 * SHARE_CHANGED:.0f} % of the heap's pages, at random. Best peer: the least that pgBackRest, WAL-RUS, or "
-        "PostgreSQL's tools need in that store, where they compress. "
+        "PostgreSQL's tools need in that store; pg_basebackup counts where it compresses. "
         f"By `scripts/bench base --scale {options.scale} --repeat {options.repeat} --majors {' '.join(map(str, options.majors))} "
         f"--stores {' '.join(options.stores)} --parts {parts}`, {took:.0f} minutes: {bench.machine()}.",
     ]

@@ -39,6 +39,10 @@ class BaseTool:
     def incremental(self):
         return None
 
+    def complaint(self, _part, _output):
+        """What is wrong though the status was 0, or nothing."""
+        return None
+
     def check_incremental(self, stored):
         """Ends it if what should be an incremental backup is not."""
 
@@ -132,7 +136,12 @@ class PgBackRest2(BaseTool, bench_peers.PgBackRest):
         return self.call(f"--pg1-path={target}", "--delta", "restore")
 
     def verify(self):
-        return self.call("verify")
+        return self.call("--output=text", "--verbose", "verify")
+
+    def complaint(self, part, output):
+        # Its status is 0 whatever it finds.
+        is_wrong = part == "verify" and "status: ok" not in output
+        return "it does not find a whole repository whole: " + " ".join(output.split())[:200] if is_wrong else None
 
 
 class PgBackRest1(PgBackRest2):
