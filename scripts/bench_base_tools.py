@@ -141,7 +141,7 @@ class PgBackRest2(BaseTool, bench_peers.PgBackRest):
     def complaint(self, part, output):
         # Its status is 0 whatever it finds.
         is_wrong = part == "verify" and "status: ok" not in output
-        return "it does not find a whole repository whole: " + " ".join(output.split())[:200] if is_wrong else None
+        return "it does not find a whole repository whole: " + " ".join(output.split())[:400] if is_wrong else None
 
 
 class PgBackRest1(PgBackRest2):
