@@ -6,7 +6,6 @@ What a tool does is a list of words, or `None` where it does not do that. `does`
 
 import re
 import subprocess
-from pathlib import Path
 
 import bench
 import bench_peers
