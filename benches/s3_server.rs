@@ -2,8 +2,8 @@
 //!
 //! `s3-server LATENCY_MS [DIRECTORY] [--tls CERTIFICATE KEY]`: each round trip takes that long, that of a new connection too. It holds
 //! what lies in the directory under `pg/`. It prints its URL, bucket and the path of its credentials as JSON, then answers each line
-//! on its standard input with a line of JSON: "names" with the names of all objects, every other with what it was asked since the
-//! last one: requests by kind, and how many objects it holds. It ends with its input.
+//! on its standard input with a line of JSON: "sizes" with the names of all objects and their bytes, every other with what it was
+//! asked since the last one: requests by kind, and how many objects it holds. It ends with its input.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     out.flush()?;
     for line in std::io::stdin().lock().lines() {
         let answer = match line?.as_str() {
-            "names" => json!({ "names": server.objects.names() }),
+            "sizes" => json!({ "sizes": server.objects.sizes().into_iter().collect::<BTreeMap<_, _>>() }),
             _ => {
                 let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
                 for kind in server.faults.take_kinds() {

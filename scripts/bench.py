@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The measurements of scripts/bench, which sets up what this needs; run that.
+"""The measurements of scripts/bench, which sets up what this needs; run that. Parts with modules of their own begin here too.
 
 Tools take turns within each repeat, so that a slow minute of the machine hits all of them. Wall time is of the operation
 alone. CPU time is that of every process below this one, server and archiver included: orphans (pgBackRest's asynchronous
@@ -36,8 +36,8 @@ def say(text):
 # Processes ------------------------------------------------------------------------------------------------------------
 
 
-def processes():
-    """All processes below this one: {pid: (name, CPU seconds with those of its ended children)}."""
+def processes(root=None):
+    """All processes below this one, or below another: {pid: (name, CPU seconds with those of its ended children)}."""
     parents, facts = {}, {}
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
@@ -50,7 +50,7 @@ def processes():
         fields = rest.split()
         parents.setdefault(int(fields[1]), []).append(int(entry))
         facts[int(entry)] = (head.partition("(")[2], sum(int(field) for field in fields[11:15]) / TICKS)
-    family, pending = {}, list(parents.get(os.getpid(), []))
+    family, pending = {}, list(parents.get(root or os.getpid(), []))
     while pending:
         pid = pending.pop()
         family[pid] = facts[pid]
@@ -80,25 +80,34 @@ def let_orphans_end():
 
 
 class MemoryWatch:
-    """Looks for the largest process that is not PostgreSQL's, often enough for processes of a few milliseconds."""
+    """Looks for the largest process that is not PostgreSQL's, often enough for processes of a few milliseconds.
 
-    def __init__(self, pause, others=frozenset()):
-        self.peak_kib, self.pause, self.over = 0, pause, threading.Event()
-        self.others = {"postgres", "sh", *others}
+    With a `command`, its process and those below it alone; `sum_kib` is the most that all of them had at one time.
+    """
+
+    def __init__(self, pause, others=frozenset(), command=None):
+        self.peak_kib, self.sum_kib, self.pause, self.over = 0, 0, pause, threading.Event()
+        self.others, self.command = {"postgres", "sh", *others}, command
         self.thread = threading.Thread(target=self.run)
+
+    def watched(self):
+        below = [pid for pid, (name, _) in processes(self.command).items() if name not in self.others]
+        return [self.command, *below] if self.command else below
 
     def run(self):
         while not self.over.wait(self.pause):
-            for pid, (name, _) in processes().items():
-                if name in self.others:
-                    continue
+            now = 0
+            for pid in self.watched():
                 try:
                     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
                         for line in file:
                             if line.startswith("VmHWM:"):
                                 self.peak_kib = max(self.peak_kib, int(line.split()[1]))
+                            elif line.startswith("VmRSS:"):
+                                now += int(line.split()[1])
                 except OSError:
                     continue
+            self.sum_kib = max(self.sum_kib, now)
 
     def __enter__(self):
         self.thread.start()
@@ -132,10 +141,11 @@ def bytes_below(directory):
 class Server:
     """The pgbench cluster with its backlog of WAL segments."""
 
-    def __init__(self, place, cache):
-        debian = Path("/usr/lib/postgresql/15/bin")
-        # Debian's pgBackRest is too old for 16 and newer.
-        self.bin = debian if (debian / "postgres").exists() else cache / "postgres/15/native/bin"
+    # Debian's pgBackRest is too old for 16 and newer.
+    def __init__(self, place, cache, major=15):
+        debian = Path(f"/usr/lib/postgresql/{major}/bin")
+        self.bin = debian if (debian / "postgres").exists() else cache / f"postgres/{major}/native/bin"
+        self.major = major
         self.tools = cache / "tools/client/18/bin"
         self.basebackup = debian / "pg_basebackup" if debian == self.bin else self.tools / "pg_basebackup"
         self.has_lz4 = debian == self.bin
@@ -144,9 +154,14 @@ class Server:
         self.backlog_list = place / "backlog.txt"
         os.environ.update(PGHOST=str(self.socket), PGUSER="postgres", PGDATABASE="postgres")
 
-    def make(self, scale, segments):
+    def version(self):
+        return run([self.bin / "postgres", "--version"]).split()[2]
+
+    def make(self, scale, segments, fillfactor=100):
         """Makes the cluster, and so many finished segments of its pgbench, unless an earlier run left them."""
         wanted = f"scale {scale}, {segments} segments\n"
+        if (self.major, fillfactor) != (15, 100):
+            wanted += f"PostgreSQL {self.major}, fillfactor {fillfactor}\n"
         stamp = self.place / "cluster.stamp"
         if stamp.exists() and stamp.read_text() == wanted:
             return
@@ -161,9 +176,11 @@ class Server:
                 "archive_command = ''\nwal_keep_size = 64GB\nmax_wal_size = 4GB\nautovacuum = off\n"
             )
         self.socket.mkdir(exist_ok=True)
+        # Of the WAL of this nothing has to stay.
+        self.start("archive_command=/bin/true", "wal_keep_size=0")
+        run([self.tools / "pgbench", "-i", "-q", "-s", scale, "-F", fillfactor])
+        self.stop()
         self.start("archive_command=")
-        run([self.tools / "pgbench", "-i", "-q", "-s", scale])
-        self.sql("CHECKPOINT")
         first = len(self.ready())
         while len(self.ready()) < first + segments + 1:
             run([self.tools / "pgbench", "-n", "-c", 4, "-j", 2, "-T", 5])
@@ -213,6 +230,14 @@ class Server:
         if self.process:
             # An immediate stop writes no checkpoint, archives nothing more, and is quick.
             self.sql("CHECKPOINT")
+            self.__exit__()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """Leaves no server behind, whatever happened."""
+        if self.process:
             self.process.send_signal(signal.SIGQUIT)
             self.process.wait(60)
             self.process = None
@@ -237,27 +262,17 @@ class Server:
 
 
 class Tool:
-    """Something that archives, backs up or restores. What a tool cannot do is `None`."""
+    """Something that archives, backs up or restores."""
 
     def __init__(self, server):
         self.server = server
         self.home = server.place / self.short
         self.repository = self.home / "repository"
-        self.target = self.home / "restored"
 
     def fresh(self):
         """Empties what the tool keeps, and sets it up anew."""
         shutil.rmtree(self.home, ignore_errors=True)
         self.home.mkdir()
-
-    def archive_command(self):
-        return None
-
-    def backup(self):
-        return None
-
-    def restore(self):
-        return None
 
 
 class Pitr(Tool):
@@ -286,13 +301,9 @@ class Pitr(Tool):
     def backup(self):
         return [self.program("pitr"), "--config", self.config, "backup"]
 
-    def restore(self):
-        words = ["restore", "--to", "latest", "--yes", "--target", self.target]
-        return [self.program("pitr"), "--config", self.config, *words]
-
 
 class PgBackRest(Tool):
-    name, short = "pgBackRest, process-max=2", "pgbackrest"
+    name, short, processes = "pgBackRest, process-max=2", "pgbackrest", 2
 
     def fresh(self):
         super().fresh()
@@ -300,24 +311,21 @@ class PgBackRest(Tool):
             (self.home / name).mkdir()
         self.config = self.home / "pgbackrest.conf"
         self.config.write_text(
-            f"[global]\nrepo1-path={self.repository}\nspool-path={self.home}/spool\nlog-path={self.home}/log\n"
-            f"lock-path={self.home}/lock\nprocess-max=2\ncompress-type=lz4\narchive-async=y\nstart-fast=y\n"
+            f"[global]\n{self.repository_settings()}spool-path={self.home}/spool\nlog-path={self.home}/log\n"
+            f"lock-path={self.home}/lock\nprocess-max={self.processes}\ncompress-type=lz4\narchive-async=y\nstart-fast=y\n"
             "log-level-file=off\nlog-level-console=warn\nrepo1-retention-full=1\n"
             f"[main]\npg1-path={self.server.data}\npg1-socket-path={self.server.socket}\npg1-user=postgres\n"
         )
         run(self.call("stanza-create"))
+
+    def repository_settings(self):
+        return f"repo1-path={self.repository}\n"
 
     def call(self, *words):
         return ["/usr/bin/pgbackrest", f"--config={self.config}", "--stanza=main", *words]
 
     def archive_command(self):
         return " ".join(self.call("archive-push", "%p"))
-
-    def backup(self):
-        return self.call("--type=full", "backup")
-
-    def restore(self):
-        return self.call(f"--pg1-path={self.target}", "restore")
 
 
 class Plain(Tool):
@@ -329,23 +337,6 @@ class Plain(Tool):
 
     def archive_command(self):
         return f"cp %p {self.repository}/%f"
-
-    def restore(self):
-        # The data files as they lie, without the WAL that the others leave to recovery; made durable, as the others do.
-        script = 'cp -a "$0" "$1" && sync -f "$1"'
-        return ["/bin/sh", "-c", script, self.home / "source", self.target]
-
-
-class BaseBackup(Tool):
-    short = "basebackup"
-
-    def __init__(self, server):
-        super().__init__(server)
-        self.name = "pg_basebackup -Ft" + (" client-lz4" if server.has_lz4 else ", not compressed")
-
-    def backup(self):
-        compress = ["--compress=client-lz4:1"] if self.server.has_lz4 else []
-        return [self.server.basebackup, "-D", self.repository, "-Ft", "-X", "none", "-c", "fast", *compress]
 
 
 # The measurements -----------------------------------------------------------------------------------------------------
@@ -403,76 +394,6 @@ def measure_archive(server, repeats, tools):
             let_orphans_end()
             shutil.rmtree(tool.home, ignore_errors=True)
     server.stop()
-    return results
-
-
-def measure_commands(verb, server, repeats, tools, command_of, before_each):
-    """Runs each tool's command; the server runs meanwhile, its CPU time counts."""
-    results = {tool.name: Result() for tool in tools}
-    for number in range(repeats):
-        for tool in tools:
-            result = results[tool.name]
-            before_each(tool)
-            os.sync()
-            before, begun = cpu_seconds(), time.monotonic()
-            process = subprocess.Popen([str(word) for word in command_of(tool)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            with MemoryWatch(0.1) as watch:
-                output = process.stdout.read()
-                # ru_maxrss of the command is that of its largest process, without any looking.
-                _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            wall = time.monotonic() - begun
-            if status != 0:
-                sys.exit(f"{tool.name}: {verb} failed:\n{output.decode(errors='replace')}")
-            let_orphans_end()
-            result.wall.append(wall)
-            result.cpu.append(cpu_seconds() - before)
-            result.peak_kib = max(result.peak_kib, usage.ru_maxrss, watch.peak_kib)
-            result.stored = bytes_below(tool.repository)
-            say(f"{verb}, {tool.name}: {wall:.2f} s, {result.cpu[-1]:.2f} s CPU (round {number + 1})")
-    return results
-
-
-def measure_backup(server, repeats, tools):
-    server.start("archive_timeout=0")
-
-    def before_each(tool):
-        tool.fresh()
-        server.archive_with(tool.archive_command() or "/bin/true")
-
-    results = measure_commands("backup", server, repeats, tools, lambda tool: tool.backup(), before_each)
-    server.archive_with("")
-    server.stop()
-    for tool in tools:
-        shutil.rmtree(tool.home, ignore_errors=True)
-    return results
-
-
-def measure_restore(server, repeats, tools):
-    # One backup of each to restore from, not measured.
-    server.start("archive_timeout=0")
-    for tool in tools:
-        tool.fresh()
-        if tool.backup():
-            server.archive_with(tool.archive_command())
-            run(tool.backup())
-            # The segment that the end of the backup lies in, and one more.
-            server.sql("SELECT pg_switch_wal()")
-        else:
-            server.sql("CHECKPOINT")
-            ignore = shutil.ignore_patterns("pg_wal", "postmaster.pid")
-            shutil.copytree(server.data, tool.home / "source", symlinks=True, ignore=ignore)
-    server.archive_with("")
-    server.stop()
-
-    def before_each(tool):
-        shutil.rmtree(tool.target, ignore_errors=True)
-        if tool.short == "pgbackrest":
-            tool.target.mkdir(mode=0o700)
-
-    results = measure_commands("restore", server, repeats, tools, lambda tool: tool.restore(), before_each)
-    for tool in tools:
-        shutil.rmtree(tool.home, ignore_errors=True)
     return results
 
 
@@ -632,84 +553,78 @@ def machine():
     return f"{os.cpu_count()} CPUs ({model}), {memory} GiB of memory, Linux {platform.release()}"
 
 
-def measure(server, options):
-    """All that was asked for, as parts of the report."""
-    data_bytes = bytes_below(server.data) - bytes_below(server.data / "pg_wal")
-    version = run([server.bin / "postgres", "--version"]).split()[2]
+def measure_archiving(server, options):
+    """The part of the report."""
     pgbackrest = run(["/usr/bin/pgbackrest", "version"]).split()[-1]
-    date = time.strftime("%Y-%m-%d", time.gmtime())
-    parts = [
-        "# Benchmarks\n",
-        f"Made by `scripts/bench` on {date}: {machine()}; PostgreSQL {version}, pgBackRest {pgbackrest}; "
-        f"medians of {options.repeat} rounds in which the tools take turns. Ratios are to pgBackRest. CPU time is that of all "
-        "processes, server and archiver included. Everything is in the page cache and on one disk.\n",
-    ]
-    reference = PgBackRest.name
-
-    def tools(*kinds):
-        return [kind(server) for kind in kinds if kind.short not in options.without]
-
-    if options.what in ("archive", "all"):
-        note = (
-            f"The archiver drains {options.segments} segments of pgbench's WAL ({options.segments * SEGMENT_BYTES / 1e6:.0f} MB). "
-            "pgBackRest archives asynchronously; `cp` neither compresses nor makes durable."
-        )
-        results = measure_archive(server, options.repeat, tools(Pitr, PgBackRest, Plain))
-        parts.append(table("Archiving a backlog", note, results, reference))
-    if options.what in ("backup", "all"):
-        note = f"A full backup of {data_bytes / 1e6:.0f} MB with page checksums, LZ4, until it is complete with its WAL."
-        results = measure_backup(server, options.repeat, tools(Pitr, PgBackRest, BaseBackup))
-        parts.append(table("Base backup", note, results, reference))
-    if options.what in ("restore", "all"):
-        note = f"The same {data_bytes / 1e6:.0f} MB into an empty directory, durable at the end, before any replay."
-        results = measure_restore(server, options.repeat, tools(Pitr, PgBackRest, Plain))
-        parts.append(table("Restore", note, results, reference))
-    return parts
+    note = (
+        f"The archiver drains {options.segments} segments of pgbench's WAL ({options.segments * SEGMENT_BYTES / 1e6:.0f} MB). "
+        "pgBackRest archives asynchronously, and ratios are to it; `cp` neither compresses nor makes durable. CPU time is that of "
+        f"all processes, server and archiver included. By `scripts/bench archive`, {machine()}; PostgreSQL {server.version()}, "
+        f"pgBackRest {pgbackrest}; medians of {options.repeat} rounds in which the tools take turns."
+    )
+    tools = [kind(server) for kind in (Pitr, PgBackRest, Plain) if kind.short not in options.without]
+    return table("Archiving a backlog", note, measure_archive(server, options.repeat, tools), PgBackRest.name)
 
 
-def main():
+PARTS = {"wal": ["drain", "calls", "recovery"], "base": ["full", "incremental", "restore", "delta", "verify"]}
+
+
+def options_of_call():
     parser = argparse.ArgumentParser(prog="scripts/bench")
-    parser.add_argument("what", nargs="?", default="all", choices=["archive", "backup", "restore", "wal", "read", "plan", "scale", "all"])
+    parser.add_argument("what", choices=["archive", "base", "wal", "read", "plan", "scale"])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--scale", type=int, default=200)
     parser.add_argument("--segments", type=int, default=200)
     parser.add_argument("--entries", type=int, default=1_000_000, help="segments of the archive that plans are made over")
     parser.add_argument("--prove", action="store_true", help="wal: fetch every archived segment and compare it")
-    parser.add_argument("--parts", nargs="*", default=["drain", "calls", "recovery"], help="wal: which of its parts")
-    parser.add_argument("--without", nargs="*", default=[], metavar="TOOL", help="pitr, pgbackrest, cp, basebackup; wal: also pgbackrest1, pgbackrest4, walrus4, walrus16, barman")
+    parser.add_argument("--parts", nargs="*", help=f"which parts: {PARTS}")
+    parser.add_argument("--stores", nargs="*", default=["directory", "s3"], choices=["directory", "s3"], help="base: where backups go")
+    parser.add_argument("--majors", nargs="*", type=int, default=[15, 18], help="base: of which PostgreSQL")
+    parser.add_argument("--without", nargs="*", default=[], metavar="TOOL", help="archive: pitr, pgbackrest, cp; wal: also pgbackrest1, pgbackrest4, walrus4, walrus16, barman; base: see bench_base.py")
     for name in ("--place", "--cache", "--out"):
         parser.add_argument(name, type=Path, required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    known = PARTS.get(options.what, [])
+    options.parts = options.parts or known
+    if set(options.parts) - set(known):
+        parser.error(f"--parts: choose from {known}")
+    return options
+
+
+def measure_with_server(options):
+    """What needs the cluster with its backlog."""
+    server = Server(options.place, options.cache)
+    with server:
+        # The road of WAL writes its own backlog, on top of the cluster as it is.
+        server.make(options.scale, 1 if options.what == "wal" else options.segments)
+        if options.what == "archive":
+            return measure_archiving(server, options)
+        if options.what == "read":
+            return measure_reading(server, options)
+        import bench_wal  # It uses this module.
+
+        return bench_wal.measure_wal(server, options)
+
+
+def main():
+    options = options_of_call()
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     os.umask(0o077)
     # Stopped from outside, it must not leave its server behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
-
     if options.what == "plan":
-        options.out.write_text(measure_plan(options), encoding="utf-8")
-        return
-    if options.what == "scale":
+        report = measure_plan(options)
+    elif options.what == "scale":
         import bench_scale  # It uses this module.
 
-        options.out.write_text(bench_scale.measure_scale(options), encoding="utf-8")
-        return
-    server = Server(options.place, options.cache)
-    try:
-        # The road of WAL writes its own backlog, on top of the cluster as it is.
-        server.make(options.scale, 1 if options.what == "wal" else options.segments)
-        if options.what == "read":
-            parts = [measure_reading(server, options)]
-        elif options.what == "wal":
-            import bench_wal  # It uses this module.
+        report = bench_scale.measure_scale(options)
+    elif options.what == "base":
+        import bench_base  # It uses this module.
 
-            parts = [bench_wal.measure_wal(server, options)]
-        else:
-            parts = measure(server, options)
-    finally:
-        if server.process:
-            server.process.send_signal(signal.SIGQUIT)
-            server.process.wait(60)
-    options.out.write_text("\n".join(parts), encoding="utf-8")
+        report = bench_base.measure_base(options)
+    else:
+        report = measure_with_server(options)
+    options.out.write_text(report, encoding="utf-8")
 
 
 if __name__ == "__main__":

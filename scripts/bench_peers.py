@@ -68,7 +68,11 @@ class Bucket:
         return self.ask("")["requests"]
 
     def names(self):
-        return self.ask("names")["names"]
+        return list(self.sizes())
+
+    def sizes(self):
+        """{name: bytes} of all objects."""
+        return self.ask("sizes")["sizes"]
 
     def cpu(self):
         return bench.processes()[self.process.pid][1]
@@ -153,7 +157,7 @@ class Pitr(OnTheRoad, bench.Pitr):
 
 
 class PgBackRest(OnTheRoad, bench.PgBackRest):
-    processes, peer = 2, "pgBackRest"
+    peer = "pgBackRest"
 
     def __init__(self, server):
         self.name = f"pgBackRest async, process-max {self.processes}"
@@ -163,27 +167,16 @@ class PgBackRest(OnTheRoad, bench.PgBackRest):
     def missing(cls, _server):
         return None if Path("/usr/bin/pgbackrest").exists() else "pgBackRest is not installed"
 
-    def fresh(self):
-        bench.Tool.fresh(self)
-        for name in ("spool", "log", "lock"):
-            (self.home / name).mkdir()
-        self.config = self.home / "pgbackrest.conf"
-        repository = f"repo1-path={self.repository}\n"
-        if self.bucket:
-            place = self.bucket.place
-            repository = (
-                "repo1-type=s3\nrepo1-path=/pg\nrepo1-s3-uri-style=path\nrepo1-s3-region=us-east-1\n"
-                f"repo1-s3-bucket={place['bucket']}\nrepo1-s3-endpoint=127.0.0.1\nrepo1-storage-host=127.0.0.1\n"
-                f"repo1-storage-port={self.bucket.port}\nrepo1-storage-ca-file={self.bucket.authority}\n"
-                f"repo1-s3-key={place['key']}\nrepo1-s3-key-secret={place['secret']}\n"
-            )
-        self.config.write_text(
-            f"[global]\n{repository}spool-path={self.home}/spool\nlog-path={self.home}/log\n"
-            f"lock-path={self.home}/lock\nprocess-max={self.processes}\ncompress-type=lz4\narchive-async=y\n"
-            "log-level-file=off\nlog-level-console=warn\n"
-            f"[main]\npg1-path={self.server.data}\npg1-socket-path={self.server.socket}\npg1-user=postgres\n"
+    def repository_settings(self):
+        if not self.bucket:
+            return super().repository_settings()
+        place = self.bucket.place
+        return (
+            "repo1-type=s3\nrepo1-path=/pg\nrepo1-s3-uri-style=path\nrepo1-s3-region=us-east-1\n"
+            f"repo1-s3-bucket={place['bucket']}\nrepo1-s3-endpoint=127.0.0.1\nrepo1-storage-host=127.0.0.1\n"
+            f"repo1-storage-port={self.bucket.port}\nrepo1-storage-ca-file={self.bucket.authority}\n"
+            f"repo1-s3-key={place['key']}\nrepo1-s3-key-secret={place['secret']}\n"
         )
-        bench.run(self.call("stanza-create"))
 
     def options(self, alone):
         return [*([f"--pg1-path={self.data}"] if self.data else []), *(["--no-archive-async"] if alone else [])]
@@ -211,6 +204,7 @@ class PgBackRest4(PgBackRest):
 
 class WalRus(OnTheRoad, bench.Tool):
     uploads, short, peer = 16, "walrus16", "WAL-RUS"
+    more_settings = ""
 
     def __init__(self, server):
         self.name = f"WAL-RUS daemon, {self.uploads} uploads"
@@ -240,18 +234,20 @@ class WalRus(OnTheRoad, bench.Tool):
     def start(self, name, settings):
         config, socket = self.home / f"{name}.env", self.home / f"{name}.socket"
         config.write_text(
-            f"{settings}WALG_UPLOAD_CONCURRENCY={self.uploads}\nWALG_COMPRESSION_METHOD=lz4\nWALG_LOG_LEVEL=ERROR\n"
+            f"{settings}WALG_UPLOAD_CONCURRENCY={self.uploads}\nWALG_COMPRESSION_METHOD=lz4\nWALG_LOG_LEVEL=ERROR\n{self.more_settings}"
         )
-        # It takes the authorities from there.
-        trusted = {"SSL_CERT_FILE": str(self.bucket.authority)} if self.bucket and self.bucket.authority else {}
         with open(self.home / f"{name}.log", "wb") as log:
             words = [str(self.binary), "--config", str(config), "daemon", "--socket", str(socket)]
-            self.daemons.append(subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **trusted}))
+            self.daemons.append(subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **self.trusted()}))
         for _ in range(500):
             if socket.exists():
                 return
             time.sleep(0.01)
         sys.exit(f"WAL-RUS's daemon does not start: see {self.home}/{name}.log")
+
+    def trusted(self):
+        """The variable that it takes the authorities from."""
+        return {"SSL_CERT_FILE": str(self.bucket.authority)} if self.bucket and self.bucket.authority else {}
 
     def client(self, alone):
         return [self.binary, "daemon-client", "--socket", self.home / ("single.socket" if alone else "daemon.socket")]
@@ -331,6 +327,17 @@ def available(server):
         else:
             kinds.append(kind)
     return kinds
+
+
+def versions(server, kinds):
+    """What the peers call themselves."""
+    commands = {
+        "pgBackRest": ["/usr/bin/pgbackrest", "version"],
+        "WAL-RUS": [server.cache / "wal-rus/bin/walrus", "--version"],
+        "Barman": [server.cache / "barman/bin/python", "-m", "barman.clients.cloud_walarchive", "--version"],
+    }
+    peers = dict.fromkeys(kind.peer for kind in kinds if kind.peer in commands)
+    return [f"{peer} {bench.run(commands[peer]).split()[-1]}" for peer in peers]
 
 
 def tools_for(server, kinds, store):

@@ -269,15 +269,14 @@ def measure_wal(server, options):
     base, written, end = make_base(server, options.segments)
     stores = [Store(), *(Store(latency) for latency in LATENCIES), Store(LATENCIES[-1], secure=False)]
     stores = {store: bench_peers.tools_for(server, kinds, store) for store in stores}
-    version = bench.run([server.bin / "postgres", "--version"]).split()[2]
     lines = [
         "## The road of WAL\n",
         f"{len(written)} segments of pgbench's WAL, LZ4 by all; medians of {options.repeat} rounds in which tools and stores take "
         "turns; of the slowest tools fewer segments. The bucket is that of a server in memory on the same processors, over TLS "
         "unless it says otherwise; its CPU time is not counted, that of all other processes is, PostgreSQL's archiver included. "
         "Bytes take the time given in each direction, and a new connection a round trip. "
-        f"By `scripts/bench wal --segments {options.segments} --repeat {options.repeat}`: {bench.machine()}; PostgreSQL {version}, "
-        f"{', '.join(versions(server, kinds))}.",
+        f"By `scripts/bench wal --segments {options.segments} --repeat {options.repeat}`: {bench.machine()}; PostgreSQL {server.version()}, "
+        f"{', '.join(bench_peers.versions(server, kinds))}.",
     ]
     if {"drain", "calls"} & set(options.parts):
         server.start("archive_timeout=0")
@@ -294,14 +293,3 @@ def measure_wal(server, options):
     shutil.rmtree(base)
     bench.say(f"all of that took {(time.monotonic() - begun) / 60:.1f} minutes")
     return "\n".join(lines) + "\n"
-
-
-def versions(server, kinds):
-    """What the peers call themselves."""
-    commands = {
-        "pgBackRest": ["/usr/bin/pgbackrest", "version"],
-        "WAL-RUS": [server.cache / "wal-rus/bin/walrus", "--version"],
-        "Barman": [server.cache / "barman/bin/python", "-m", "barman.clients.cloud_walarchive", "--version"],
-    }
-    peers = dict.fromkeys(kind.peer for kind in kinds if kind.peer)
-    return [f"{peer} {bench.run(commands[peer]).split()[-1]}" for peer in peers]

@@ -76,6 +76,11 @@ impl Objects {
         lock(&self.0.objects).keys().cloned().collect()
     }
 
+    /// Names of all objects, each with its bytes.
+    pub fn sizes(&self) -> Vec<(String, usize)> {
+        lock(&self.0.objects).iter().map(|(name, stored)| (name.clone(), stored.bytes.len())).collect()
+    }
+
     /// How many objects there are.
     pub fn count(&self) -> usize {
         lock(&self.0.objects).len()
