@@ -291,6 +291,13 @@ class Pitr(Tool):
         return [self.program("pitr"), "--config", self.config, *words]
 
 
+class PitrLocal(Pitr):
+    name, short = "pitr --source local", "local"
+
+    def backup(self):
+        return [*super().backup(), "--source", "local"]
+
+
 class PgBackRest(Tool):
     name, short = "pgBackRest, process-max=2", "pgbackrest"
 
@@ -658,7 +665,7 @@ def measure(server, options):
         parts.append(table("Archiving a backlog", note, results, reference))
     if options.what in ("backup", "all"):
         note = f"A full backup of {data_bytes / 1e6:.0f} MB with page checksums, LZ4, until it is complete with its WAL."
-        results = measure_backup(server, options.repeat, tools(Pitr, PgBackRest, BaseBackup))
+        results = measure_backup(server, options.repeat, tools(Pitr, PitrLocal, PgBackRest, BaseBackup))
         parts.append(table("Base backup", note, results, reference))
     if options.what in ("restore", "all"):
         note = f"The same {data_bytes / 1e6:.0f} MB into an empty directory, durable at the end, before any replay."
@@ -676,7 +683,7 @@ def main():
     parser.add_argument("--entries", type=int, default=1_000_000, help="segments of the archive that plans are made over")
     parser.add_argument("--prove", action="store_true", help="wal: fetch every archived segment and compare it")
     parser.add_argument("--parts", nargs="*", default=["drain", "calls", "recovery"], help="wal: which of its parts")
-    parser.add_argument("--without", nargs="*", default=[], metavar="TOOL", help="pitr, pgbackrest, cp, basebackup; wal: also pgbackrest1, pgbackrest4, walrus4, walrus16, barman")
+    parser.add_argument("--without", nargs="*", default=[], metavar="TOOL", help="pitr, local, pgbackrest, cp, basebackup; wal: also pgbackrest1, pgbackrest4, walrus4, walrus16, barman")
     for name in ("--place", "--cache", "--out"):
         parser.add_argument(name, type=Path, required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
