@@ -221,6 +221,7 @@ fn backup(server: &ServerRepository, start: SegmentNo) -> Result<BackupId, Box<d
         parent: None,
         referenced_bytes: 0,
         changed_only: false,
+        read: pitr::catalog::ReadBy::Protocol,
         compression,
         page_checksums: false,
         bad_pages: 0,

@@ -9,7 +9,8 @@
 //! archive  pg_wal/%f ─► pitr-wal-push ─► wal: is it what its name says? what happened in it?
 //!                                          └► codec ─► repository                     exit 0 = durable
 //!
-//! backup   server ─► replication ─► chunk: tar to chunks ─► packs in the repository
+//! backup   server ─► replication ─► chunk: tar to chunks ─┬► packs in the repository
+//!          or its files ─► pgdata: read in parallel ──────┘
 //!                                          └► manifest, written last: the backup exists
 //!
 //! restore  catalog + WAL ─► recovery: target ─► plan ─► shown, asked
@@ -30,7 +31,7 @@
 //!    known without reading all of it. Bytes to types and back. `docs/FORMAT.md` has the byte tables.
 //! 3. **Storage.** [`durable`]: the only place that syncs. [`storage`]: named objects written once. [`repository`]: what
 //!    they are called and what must hold. [`spool`]: what one call leaves for the next on the same host.
-//! 4. **Drivers.** [`replication`]: PostgreSQL's replication protocol. [`pgdata`]: laying out a data directory.
+//! 4. **Drivers.** [`replication`]: PostgreSQL's replication protocol. [`pgdata`]: reading and laying out a data directory.
 //! 5. **Commands.** [`config`], one module of [`command`] for each verb, and [`report`], which turns every error into
 //!    what happened, what it means, what to do next, and an exit status. The programs only call them.
 //!

@@ -6,6 +6,8 @@ mod harness;
 mod broken_off;
 #[path = "backup/contents.rs"]
 mod contents;
+#[path = "backup/local.rs"]
+mod local;
 #[path = "backup/references.rs"]
 mod references;
 #[path = "backup/unpacked.rs"]

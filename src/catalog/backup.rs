@@ -152,6 +152,17 @@ pub struct WalTail {
     pub content: ChunkId,
 }
 
+/// Who read the server's files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadBy {
+    /// The server, which sent them over the replication protocol.
+    #[default]
+    Protocol,
+    /// This program, in the data directory.
+    Local,
+}
+
 /// The `info` object of a base backup, fixed when the backup is complete. Without a manifest beside it, it means nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BackupInfo {
@@ -205,6 +216,9 @@ pub struct BackupInfo {
     /// The server sent only what had changed since `parent`, by its WAL summaries (17 and later).
     #[serde(default)]
     pub changed_only: bool,
+    /// Who read the files.
+    #[serde(default)]
+    pub read: ReadBy,
     /// How pages were compressed: `lz4`, or `zstd:` and the level.
     pub compression: String,
     /// Whether the cluster had data page checksums.

@@ -9,7 +9,9 @@ mod ledger;
 mod notes;
 mod rollup;
 
-pub use backup::{BackupId, BackupIdError, BackupInfo, BackupWal, INFO_FORMAT, PackId, Tablespace, WalRange, WalTail};
+pub use backup::{
+    BackupId, BackupIdError, BackupInfo, BackupWal, INFO_FORMAT, PackId, ReadBy, Tablespace, WalRange, WalTail,
+};
 pub use doomed::{DOOM_FORMAT, Doom, Expired, PackRun, WalRun, pack_runs};
 pub use ledger::{
     LEDGER_FORMAT, Ledger, LedgerName, Spans, Verified, VerifiedBackup, VerifiedOthers, VerifiedPacks, VerifiedSegments,

@@ -1,7 +1,7 @@
 //! What a base backup is made of: the server's tar stream, cut into chunks that have an identity of their own.
 //!
 //! Layer 2 (formats): bytes in, values out; no sockets, no files. [`tar`] reads the stream, [`incremental`] what servers send in place of whole files, [`cut`] cuts file content
-//! into chunks, [`change`] finds what of one is new, [`page`] checks the data pages in them, [`frame`] compresses them, [`pack`] describes many of them in
+//! into chunks, [`change`] finds what of one is new, [`page`] checks the data pages in them, [`relation_file`] knows which files have such, [`frame`] compresses them, [`pack`] describes many of them in
 //! one object, [`ChunkRef`] is how a manifest names one. Who moves the bytes is `command::backup` and `repository`.
 //!
 //! # Why fixed boundaries, and why these
@@ -20,6 +20,7 @@ pub mod pack;
 pub mod page;
 mod path;
 mod reference;
+pub mod relation_file;
 pub mod tar;
 
 pub use identity::{ChunkId, PageHash, identify};

@@ -4,6 +4,7 @@
 //! page written since the backup began may be torn in the copy, which replay repairs from its full image in the WAL.
 
 use super::EntryPath;
+use super::relation_file::{RelationFile, is_database_directory};
 use crate::wal::Lsn;
 
 /// Bytes in a data page; clusters built with another block size are not checked.
@@ -113,28 +114,13 @@ pub fn check(page: &[u8; BLOCK_BYTES], block: u32, start: Lsn) -> PageState {
 /// tablespace (`parse_filename_for_nontemp_relation` and `sendDir`). Temporary relations (`t3_16384`) are not sent.
 #[must_use]
 pub fn first_block(path: &EntryPath, in_tablespace: bool) -> Option<u32> {
-    let parts: Vec<&str> = std::str::from_utf8(path.as_bytes()).ok()?.split('/').collect();
-    let name = match (in_tablespace, parts.as_slice()) {
-        (false, ["global", name]) => name,
-        (false, ["base", database, name]) if is_number(database) => name,
-        (true, [version, database, name]) if version.starts_with("PG_") && is_number(database) => name,
-        _ => return None,
-    };
-    let (fork, segment) = match name.split_once('.') {
-        Some((fork, segment)) if is_number(segment) && !segment.starts_with('0') => (fork, segment.parse().ok()?),
-        Some(_) => return None,
-        None => (*name, 0u32),
-    };
-    let number = match fork.split_once('_') {
-        Some((number, "fsm" | "vm" | "init")) => number,
-        Some(_) => return None,
-        None => fork,
-    };
-    (is_number(number) && !number.starts_with('0')).then(|| segment.checked_mul(BLOCKS_PER_FILE)).flatten()
-}
-
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+    let at = path.as_bytes().iter().rposition(|byte| *byte == b'/')?;
+    let (directory, name) = (EntryPath::new(&path.as_bytes()[..at]).ok()?, &path.as_bytes()[at + 1..]);
+    let global = !in_tablespace && directory.as_bytes() == b"global";
+    if !global && !is_database_directory(&directory, in_tablespace) {
+        return None;
+    }
+    RelationFile::parse(name)?.segment.checked_mul(BLOCKS_PER_FILE)
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub mod list;
 pub mod log;
 mod looking;
 mod output;
+mod pace;
 pub mod plan;
 pub mod progress;
 pub mod push;

@@ -55,6 +55,18 @@ pub enum PgDataError {
 }
 
 impl PgDataError {
+    /// What was to be opened is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, PgDataError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// The operating system does not let this user do it.
+    #[must_use]
+    pub fn is_not_permitted(&self) -> bool {
+        matches!(self, PgDataError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// Wraps an error of the operating system.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PgDataError {
         let path = path.to_owned();

@@ -2,13 +2,15 @@
 //!
 //! Layer 4 (driver): it alone knows which files of a data directory matter and in which order they must become durable.
 //! What to write comes from the caller; where it comes from is the repository's business. [`state`] tells what a
-//! directory holds, [`layout`] writes a backup into it, [`settings`] makes it recover,
+//! directory holds, [`living`] reads that of a running server for a backup, [`layout`] writes a backup into it, [`settings`] makes it recover,
 //! [`start`] starts it and follows the replay.
 
 pub mod asked;
 pub mod binaries;
 mod error;
+mod excluded;
 pub mod layout;
+pub mod living;
 pub mod marker;
 pub mod quote;
 pub mod recovering;

@@ -42,15 +42,24 @@ impl Default for BaseBackupOptions {
     }
 }
 
+impl BaseBackupOptions {
+    /// A label that would break `backup_label` is not sent.
+    pub(super) fn check_label(&self) -> Result<(), ReplicationError> {
+        if self.label.len() > 1000 || self.label.chars().any(char::is_control) {
+            let reason = "it has to be one line of at most 1000 bytes".to_owned();
+            return Err(ReplicationError::Argument { what: "backup label", reason });
+        }
+        Ok(())
+    }
+}
+
 /// The command, as the grammar of the server's version wants it (`repl_gram.y`).
 pub(super) fn command(options: &BaseBackupOptions, major: u16) -> Result<String, ReplicationError> {
     let refuse = |what, reason: &str| Err(ReplicationError::Argument { what, reason: reason.to_owned() });
     if major < 13 {
         return refuse("server version", "base backups need PostgreSQL 13 or later");
     }
-    if options.label.len() > 1000 || options.label.chars().any(char::is_control) {
-        return refuse("backup label", "it has to be one line of at most 1000 bytes");
-    }
+    options.check_label()?;
     if options.rate_limit_kib.is_some_and(|rate| !(32..=1_048_576).contains(&rate)) {
         return refuse("rate limit", "the server takes 32 kB/s to 1 GB/s");
     }

@@ -6,6 +6,7 @@
 //! ```text
 //! ConnInfo ──connect──► Session ──┬─ query, show, identify_system, timeline_history
 //!  (conninfo)  (socket, tls, auth) ├─ (upload_manifest →) BaseBackup::start → next … → finish
+//!                                 ├─ LowLevelBackup::start → look … → stop   (somebody else copies the files)
 //!                                 └─ WalStream::start  → next … → stop
 //! ```
 //!
@@ -21,6 +22,7 @@ pub mod copy_data;
 mod error;
 mod frames;
 mod identify;
+mod low_level;
 mod patience;
 mod session;
 mod socket;
@@ -35,6 +37,7 @@ pub use conninfo::{ConnInfo, ConnInfoError};
 pub use error::{ReplicationError, ServerMessage};
 pub use frames::read_recorded;
 pub use identify::{HistoryFile, SystemIdentity};
+pub use low_level::{LowLevelBackup, LowLevelEnd};
 pub use patience::Patience;
 pub use session::{QueryResult, Session, SessionKind};
 pub use stream::{StreamEvent, WalStream};

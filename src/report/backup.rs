@@ -8,6 +8,9 @@ use crate::replication::ReplicationError;
 const NO_BACKUP: &str =
     "There is no new backup; what was stored of it does not count. Earlier backups and archived WAL are not affected.";
 
+const OWN_HOST: &str = "--source local reads files: run it on the server's own host, in the same container, or leave it out. \"pitr config \
+                        show\" shows which server is meant.";
+
 impl Explain for BackupError {
     fn report(&self) -> Report {
         let (status, hint) = match self {
@@ -65,6 +68,23 @@ impl Explain for BackupError {
             BackupError::StreamedWal(_) => {
                 (ExitStatus::Damaged, "Look at the server's log and disk. Take the backup again.")
             }
+            BackupError::Files(error) if error.is_not_permitted() => (
+                ExitStatus::Local,
+                "Run it as the user that the server runs as, or let that user's group read: \"initdb --allow-group-access\" (-g) for a new \
+                 cluster; of an existing one stop the server, \"chmod -R g+rX\" the data directory and the tablespaces, start it, and put \
+                 the user who runs pitr into the group.",
+            ),
+            BackupError::NotTheServers { .. } => (ExitStatus::WrongCluster, OWN_HOST),
+            BackupError::Files(error) if error.is_not_found() => (ExitStatus::WrongCluster, OWN_HOST),
+            BackupError::Files(_) => {
+                (ExitStatus::Local, "Look at the server's disk and at the kernel's log. Then take the backup again.")
+            }
+            BackupError::LocalRights(_) => (
+                ExitStatus::Refused,
+                "As a superuser, in the database of conninfo: \"GRANT pg_read_all_settings TO role\", and EXECUTE ON FUNCTION \
+                 pg_backup_start(text, boolean) and pg_backup_stop(boolean); on 13 and 14 pg_start_backup(text, boolean, boolean) and \
+                 pg_stop_backup(boolean, boolean).",
+            ),
             BackupError::Local { .. } => (ExitStatus::Local, "Look at the free memory and disk space of this machine."),
             BackupError::Interrupted => (ExitStatus::Interrupted, "Take the backup again when it suits."),
             BackupError::Broken => (ExitStatus::Internal, "Please report it."),

@@ -1,6 +1,7 @@
 //! Backups after the first: full to restore, small to store.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 use pitr::catalog::{BackupId, BackupInfo};
 use pitr::chunk::ChunkContent;
@@ -241,7 +242,7 @@ fn read_what_changed(versions: &[Postgres], rounds: u32) {
 }
 
 /// Lays a backup out and lets the tool of its own version, or ours of all its checksums, compare it with `backup_manifest`.
-fn verify(site: &Site, postgres: &Postgres, id: BackupId, name: &str) {
+pub(crate) fn verify(site: &Site, postgres: &Postgres, id: BackupId, name: &str) {
     let unpacked = Unpacked::of(site, id, name);
     let manifest = fs::read(unpacked.data.join("backup_manifest")).expect("the server's manifest");
     let mut reader = pitr::manifest::server::ServerManifest::default();
@@ -250,7 +251,15 @@ fn verify(site: &Site, postgres: &Postgres, id: BackupId, name: &str) {
     reader.finish().expect("it holds");
     assert!(files.len() > 900);
     for file in files {
-        let path = String::from_utf8(file.path).expect("a plain name");
+        let path = match String::from_utf8(file.path) {
+            Ok(path) => path,
+            // No relation's.
+            Err(other) => {
+                let path = unpacked.data.join(std::ffi::OsStr::from_bytes(other.as_bytes()));
+                assert_eq!(fs::read(path).expect("it is there").len() as u64, file.size);
+                continue;
+            }
+        };
         assert!(!path.contains("INCREMENTAL"), "{path}");
         let path = match path.strip_prefix("pg_tblspc/").and_then(|rest| rest.split_once('/')) {
             Some((oid, rest)) => unpacked.tablespaces[&oid.parse::<u32>().expect("an oid")].join(rest),

@@ -7,7 +7,7 @@ use pitr::catalog::BackupWal;
 use pitr::wal::BackupSource;
 
 use crate::harness::process::wait_until;
-use crate::harness::{Options, Run, Server, Site, majors, newest};
+use crate::harness::{Options, Postgres, Run, Server, Site, majors, newest};
 use crate::unpacked::{Unpacked, only_backup, repository};
 use crate::{fill, judge};
 
@@ -59,31 +59,36 @@ fn streamed_along() {
 fn from_a_standby() {
     let all = majors();
     for postgres in [&all[0], &all[all.len() - 1]] {
-        let site = Site::with(postgres, Options::default().segment_size_mib(1), "");
-        fill(&site.server);
-        let mut standby = Server::standby_of(&site.dir, &site.server, "standby", None);
-        // Only the primary archives, as is usual; a standby is not refused for that.
-        standby.configure("archive_mode", "off");
-        standby.start();
-        site.server.run("CHECKPOINT");
-        let config = fs::read_to_string(site.config()).expect("the configuration");
-        site.dir.write("standby.toml", config.replace(&site.server.conninfo(), &standby.conninfo()));
-        let mut command = site.dir.pitr("pitr");
-        command.arg("--config").arg(site.dir.join("standby.toml")).arg("backup");
-        let mut backup = command.spawn().expect("pitr starts");
-        // Activity on the primary ends segments, which a standby cannot do.
-        let status = loop {
-            site.server.run("INSERT INTO word VALUES ('more'); SELECT pg_switch_wal()");
-            if let Some(status) = wait_until(&mut backup, Instant::now() + Duration::from_millis(100)) {
-                break status;
-            }
-        };
-        assert!(status.success(), "{status}");
-        let info = only_backup(&site);
-        assert_eq!((info.source, info.wal.clone()), (BackupSource::Standby, BackupWal::Archive));
-        let copy = Unpacked::of(&site, info.id, "copy").start(&site, postgres);
-        assert_eq!(copy.ask("SELECT count(*) FROM big WHERE n > 0"), "20000");
+        back_up_a_standby(postgres, &["backup"]);
     }
+}
+
+/// Backs a standby up, and proves the copy.
+pub(crate) fn back_up_a_standby(postgres: &Postgres, words: &[&str]) {
+    let site = Site::with(postgres, Options::default().segment_size_mib(1), "");
+    fill(&site.server);
+    let mut standby = Server::standby_of(&site.dir, &site.server, "standby", None);
+    // Only the primary archives, as is usual; a standby is not refused for that.
+    standby.configure("archive_mode", "off");
+    standby.start();
+    site.server.run("CHECKPOINT");
+    let config = fs::read_to_string(site.config()).expect("the configuration");
+    site.dir.write("standby.toml", config.replace(&site.server.conninfo(), &standby.conninfo()));
+    let mut command = site.dir.pitr("pitr");
+    command.arg("--config").arg(site.dir.join("standby.toml")).args(words);
+    let mut backup = command.spawn().expect("pitr starts");
+    // Activity on the primary ends segments, which a standby cannot do.
+    let status = loop {
+        site.server.run("INSERT INTO word VALUES ('more'); SELECT pg_switch_wal()");
+        if let Some(status) = wait_until(&mut backup, Instant::now() + Duration::from_millis(100)) {
+            break status;
+        }
+    };
+    assert!(status.success(), "{status}");
+    let info = only_backup(&site);
+    assert_eq!((info.source, info.wal.clone()), (BackupSource::Standby, BackupWal::Archive));
+    let copy = Unpacked::of(&site, info.id, "copy").start(&site, postgres);
+    assert_eq!(copy.ask("SELECT count(*) FROM big WHERE n > 0"), "20000");
 }
 
 /// Promise: a server that is not the one in the configuration, or that the repository does not know, is refused.

@@ -7,6 +7,7 @@ use crate::chunk::tar::TarError;
 use crate::command::server::ServerError;
 use crate::config::ConfigError;
 use crate::manifest::server::ServerManifestError;
+use crate::pgdata::PgDataError;
 use crate::replication::ReplicationError;
 use crate::repository::RepositoryError;
 use crate::storage::StorageError;
@@ -126,6 +127,20 @@ pub enum BackupError {
     /// Streamed WAL is not what the position says.
     #[error("cannot use the streamed WAL: {0}")]
     StreamedWal(String),
+    /// `--source local`: a file or directory of the server could not be read.
+    #[error("cannot read the server's files: {0}")]
+    Files(#[from] PgDataError),
+    /// `--source local`: the role lacks a right.
+    #[error("cannot take a base backup with --source local: {0}")]
+    LocalRights(String),
+    /// `--source local`: what lies under the server's path here is another server's.
+    #[error("\"{path}\" on this host is not the data directory of the server: {reason}")]
+    NotTheServers {
+        /// The server's `data_directory`.
+        path: String,
+        /// How that shows.
+        reason: String,
+    },
     /// Something on this machine failed.
     #[error("could not {action}: {source}")]
     Local {

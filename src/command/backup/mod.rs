@@ -1,8 +1,11 @@
-//! `pitr backup`: a base backup over the replication protocol, stored in chunks.
+//! `pitr backup`: a base backup, stored in chunks.
 //!
 //! ```text
-//! session ─► source (tar, cut) ─► workers (identity, checksums, what is new, LZ4) ─► writer (packs, manifest lines) ─► repository
+//! session ─► source (tar, cut) ─┬─► workers (identity, checksums, what is new, LZ4) ─► writer (packs, manifest lines) ─► repository
+//! files ─► local (walk) ────────┘   (that read the files, too)
 //! ```
+//!
+//! The server sends its files over the replication protocol ([`protocol`]), or they are read where they lie ([`local`]).
 //!
 //! Every backup is a full one to restore and an incremental one to store: what the latest backup has at the same place is referred to,
 //! and of a chunk that changed a little only its changed pages are stored ([`earlier`], `chunk::change`).
@@ -11,17 +14,21 @@
 //! the WAL that the copy needs ([`wal`], [`stream`]), the info. Whatever ends the program before leaves objects that
 //! no reader looks at, and no server in backup mode: that state ends with the session.
 //!
-//! The phases are here; [`pipeline`] has the threads, `report::backup` the advice.
+//! The first phases are here, the last in [`commit`]; [`pipeline`] has the threads, `report::backup` the advice.
 
 mod admission;
 mod changed;
 mod check;
+mod commit;
 mod config_files;
 mod earlier;
 mod error;
+mod local;
+mod own_manifest;
 mod pages;
 mod pipeline;
 mod progress;
+mod protocol;
 mod rate;
 mod result;
 mod source;
@@ -38,26 +45,26 @@ pub use rate::RateLimit;
 use clap::ValueEnum;
 
 use self::config_files::Found;
+use self::local::Local;
+use self::own_manifest::OwnManifest;
 use self::pipeline::{Feed, Settings};
 use self::progress::Progress;
-use self::source::{Source, Streamed};
-use self::stream::{Slot, Streaming, Tail};
+use self::protocol::Protocol;
+use self::source::Streamed;
+use self::stream::{Slot, Streaming};
 use self::writer::{FileKind, Writer, Written};
 use super::server::{self, ServerFacts};
 use super::{Context, Interrupt, host};
-use crate::catalog::{BackupId, BackupInfo, BackupWal, INFO_FORMAT, PackId, Tablespace, WalRange, WalTail};
-use crate::chunk::ChunkId;
+use crate::catalog::{self, BackupId, BackupInfo, PackId, Tablespace};
 use crate::chunk::page::BLOCK_BYTES;
 use crate::command::looking::RepositoryArg;
 use crate::config::ClusterConfig;
-use crate::manifest::{MANIFEST_FORMAT, ManifestHeader, ManifestStop, ManifestWriter};
-use crate::replication::{
-    BackupEnd, BaseBackup, BaseBackupOptions, ConnInfo, Patience, ReplicationError, Session, SessionKind,
-};
+use crate::manifest::{MANIFEST_FORMAT, ManifestHeader, ManifestWriter};
+use crate::replication::{ConnInfo, Patience, Session, SessionKind};
 use crate::report::{ExitStatus, Explain, Program, Severity};
 use crate::repository::earlier::EarlierBackup;
 use crate::repository::{Cluster, Repository, ServerRepository};
-use crate::wal::{BackupSource, Lsn, PgTime, SegmentName, TimelineId};
+use crate::wal::{Lsn, PgTime, TimelineId};
 
 /// Take a base backup
 #[derive(Debug, clap::Args)]
@@ -65,10 +72,17 @@ pub struct Args {
     /// Which repository.
     #[command(flatten)]
     pub repository: RepositoryArg,
+    /// Who reads the data: the server, which sends it over the replication protocol, or pitr itself, in the data directory on this
+    /// host
+    #[arg(long, value_enum, default_value_t = ReadBy::Protocol)]
+    source: ReadBy,
     /// A name for people, stored with the backup
     #[arg(long, value_name = "TEXT", default_value = "pitr backup")]
     label: String,
-    /// Ask the server to send no more than this a second, such as 50MB (32kB to 1GB)
+    /// Threads that compress and check, and with --source local read, instead of the configured number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    jobs: Option<u32>,
+    /// Ask the server to send (with --source local: read) no more than this a second, such as 50MB (32kB to 1GB)
     #[arg(long, value_name = "RATE")]
     rate_limit: Option<RateLimit>,
     /// Begin with a checkpoint at once (more I/O for a moment), or spread it out as the server is set (minutes until the
@@ -89,6 +103,24 @@ pub struct Args {
     wal_timeout: Option<Duration>,
 }
 
+/// Who reads the server's files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum ReadBy {
+    /// The server, which sends them over the replication protocol.
+    Protocol,
+    /// This program, in the data directory.
+    Local,
+}
+
+impl From<ReadBy> for catalog::ReadBy {
+    fn from(source: ReadBy) -> Self {
+        match source {
+            ReadBy::Protocol => catalog::ReadBy::Protocol,
+            ReadBy::Local => catalog::ReadBy::Local,
+        }
+    }
+}
+
 /// How the backup's checkpoint is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Checkpoint {
@@ -106,9 +138,6 @@ enum WalMode {
     /// A second session streams it into the repository.
     Stream,
 }
-
-/// The first version that keeps summaries of what its WAL changes.
-const FIRST_WITH_SUMMARIES: u16 = 17;
 
 /// Takes a base backup.
 ///
@@ -166,13 +195,24 @@ struct Begun {
     estimate: Option<u64>,
 }
 
-/// What is known when the server has sent everything.
+/// A backup that has begun.
+enum Origin<'s> {
+    Protocol(Protocol<'s>),
+    Local(Box<Local>),
+}
+
+/// What goes on beside the reading.
+struct Reading<'a> {
+    progress: &'a Progress,
+    /// Without the WAL that it brings there is no use in going on.
+    streaming: Option<&'a Streaming>,
+}
+
+/// What is known when everything has been read.
 struct Received {
     streamed: Streamed,
     written: Written,
-    end: BackupEnd,
     stop_time: PgTime,
-    changed_only: bool,
 }
 
 impl<'a> Task<'a> {
@@ -207,14 +247,20 @@ impl<'a> Task<'a> {
         };
         let configuration = config_files::read(&self.conninfo, &self.context.interrupt);
         let missing = configuration.iter().filter_map(Found::why_missing).collect();
-        let changed_only = self.hand_over_manifest(session)?;
-        let (mut backup, changed_only) = self.start(session, changed_only)?;
-        let begun = Begun::of(&backup);
+        let origin = match self.args.source {
+            ReadBy::Protocol => Origin::Protocol(Protocol::start(&self, session)?),
+            ReadBy::Local => Origin::Local(Box::new(Local::start(&self)?)),
+        };
+        let begun = match &origin {
+            Origin::Protocol(protocol) => protocol.begun(),
+            Origin::Local(local) => local.begun(),
+        };
         let size = self.facts.segment_size;
         let mut streaming = slot
             .map(|slot| slot.stream(self.repository.clone(), begun.lsn, begun.timeline, size, self.config.compression));
         let progress = Progress::begin(self.context.stderr_is_terminal, begun.estimate);
-        let received = self.receive(&mut backup, &begun, changed_only, configuration, &progress, streaming.as_ref());
+        let reading = Reading { progress: &progress, streaming: streaming.as_ref() };
+        let received = self.receive(origin, &begun, configuration, &reading);
         progress.finish();
         let (streamed, written) = match (received, streaming) {
             // The reader stopped because the WAL stream did; that one knows why.
@@ -224,81 +270,41 @@ impl<'a> Task<'a> {
                 received?
             }
         };
-        let end = backup.finish()?;
-        let received = Received { streamed, written, end, stop_time: host::now(), changed_only };
+        let received = Received { streamed, written, stop_time: host::now() };
         self.check(&begun, &received)?;
         let wal = self.bring_wal(session, &begun, &received, streaming, &progress)?;
         self.commit(begun, received, wal, missing)
     }
 
-    /// Hands the earlier backup's manifest to a server that can tell what has changed since. Whether it took it.
-    fn hand_over_manifest(&self, session: &mut Session) -> Result<bool, BackupError> {
-        let Some(earlier) = self.earlier.as_ref().filter(|earlier| earlier.is_whole() && !self.args.full_read) else {
-            return Ok(false);
-        };
-        if session.server_major()? < FIRST_WITH_SUMMARIES || session.show("summarize_wal")? != "on" {
-            return Ok(false);
-        }
-        let Some(manifest) = earlier.server_manifest()? else { return Ok(false) };
-        match session.upload_manifest(&manifest) {
-            Ok(()) => Ok(true),
-            Err(ReplicationError::Server(why)) => {
-                tell_full_read(&why.message);
-                Ok(false)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Starts the backup, with everything if the server cannot tell what has changed. Whether it sends only that.
-    fn start<'s>(&self, session: &'s mut Session, changed_only: bool) -> Result<(BaseBackup<'s>, bool), BackupError> {
-        if changed_only {
-            match BaseBackup::begin(session, &self.options(true)) {
-                Ok(begun) => return Ok((begun.on(session), true)),
-                Err(ReplicationError::Server(why)) => tell_full_read(&why.message),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok((BaseBackup::start(session, &self.options(false))?, false))
-    }
-
-    fn options(&self, incremental: bool) -> BaseBackupOptions {
-        BaseBackupOptions {
-            label: self.args.label.clone(),
-            fast_checkpoint: self.args.checkpoint == Checkpoint::Fast,
-            rate_limit_kib: self.args.rate_limit.map(|rate| rate.0),
-            verify_checksums: self.facts.page_checksums,
-            progress: true,
-            incremental,
-            ..BaseBackupOptions::default()
-        }
-    }
-
-    /// Runs the pipeline until the server has sent the last byte and all packs are durable.
+    /// Runs the pipeline until everything has been read and all packs are durable.
     fn receive(
         &self,
-        backup: &mut BaseBackup<'_>,
+        origin: Origin<'_>,
         begun: &Begun,
-        changed_only: bool,
         configuration: Vec<Found>,
-        progress: &Progress,
-        streaming: Option<&Streaming>,
+        reading: &Reading<'_>,
     ) -> Result<(Streamed, Written), BackupError> {
-        let (jobs, compression, earlier) = (self.config.jobs, self.config.compression, self.earlier.as_ref());
-        let settings = Settings { jobs, compression, start: begun.lsn, earlier };
+        let (jobs, compression) = (self.args.jobs.unwrap_or(self.config.jobs), self.config.compression);
+        let settings = Settings { jobs, compression, start: begun.lsn, earlier: self.earlier.as_ref() };
         let object = self.repository.create_manifest(self.id)?;
         let manifest = ManifestWriter::new(object, self.header(begun))
             .map_err(|error| self.repository.manifest_failed(self.id, &error))?;
         let first_pack = PackId { backup: self.id, number: 0 };
-        let check_pages = self.facts.page_checksums && self.block_size as usize == BLOCK_BYTES;
+        let own = match origin {
+            Origin::Protocol(_) => None,
+            Origin::Local(_) => Some(OwnManifest::begin(self.facts.major, self.facts.system_identifier)),
+        };
         pipeline::run(
             &self.repository,
             &settings,
-            |publisher| Writer::new(&self.repository, first_pack, manifest, publisher, compression),
+            |publisher| {
+                Writer::new(&self.repository, first_pack, manifest, publisher, compression).with_own_manifest(own)
+            },
             |feed: &Feed| {
-                let streamed = Source::new(feed, progress, check_pages, earlier, streaming)
-                    .changed_only(changed_only.then_some(self.block_size))
-                    .read(backup)?;
+                let streamed = match origin {
+                    Origin::Protocol(protocol) => protocol.read(self, feed, reading)?,
+                    Origin::Local(local) => local.read(self, feed, reading)?,
+                };
                 for Found { source, content } in configuration {
                     let (content, missing) = match content {
                         Ok(content) => (content, None),
@@ -309,6 +315,11 @@ impl<'a> Task<'a> {
                 Ok(streamed)
             },
         )
+    }
+
+    /// Data pages have checksums that are looked at.
+    fn check_pages(&self) -> bool {
+        self.facts.page_checksums && self.block_size as usize == BLOCK_BYTES
     }
 
     fn header(&self, begun: &Begun) -> ManifestHeader {
@@ -330,156 +341,6 @@ impl<'a> Task<'a> {
             compression: self.config.compression.to_string(),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             pack_sources: self.earlier.as_ref().map_or_else(|| vec![self.id], |earlier| earlier.sources().to_vec()),
-        }
-    }
-
-    /// Holds what came against what was announced.
-    fn check(&self, begun: &Begun, received: &Received) -> Result<(), BackupError> {
-        let Received { streamed, end, .. } = received;
-        if end.timeline != begun.timeline || streamed.label.start_timeline != begun.timeline {
-            return Err(BackupError::TimelineChanged { start: begun.timeline, stop: end.timeline });
-        }
-        if streamed.label.start != begun.lsn {
-            return Err(BackupError::LabelDiffers { label: streamed.label.start, server: begun.lsn });
-        }
-        match streamed.manifest.system_identifier {
-            Some(found) if found != self.facts.system_identifier => {
-                let reason = format!("it is of cluster {found}");
-                Err(BackupError::FileDiffers { path: "backup_manifest".to_owned(), reason })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Sees to it that the WAL which makes the copy consistent is stored.
-    fn bring_wal(
-        &self,
-        session: &mut Session,
-        begun: &Begun,
-        received: &Received,
-        streaming: Option<Streaming>,
-        progress: &Progress,
-    ) -> Result<BackupWal, BackupError> {
-        wal::history(&self.repository, session, begun.timeline, self.config.compression)?;
-        let mut needed = wal::needed(&ranges(begun, received), self.facts.segment_size);
-        let wal = match streaming {
-            None => BackupWal::Archive,
-            Some(streaming) => {
-                let tail = streaming.finish(received.end.stop_lsn)?;
-                BackupWal::Stream { tail: tail.map(|tail| self.keep_tail(&tail, &mut needed)).transpose()? }
-            }
-        };
-        let deadline = self.args.wal_timeout.unwrap_or(self.config.wal_timeout);
-        let standby = received.streamed.label.from == BackupSource::Standby;
-        let say = |text: &str| progress.say(text);
-        wal::wait(&self.repository, &needed, deadline, standby, &self.context.interrupt, say)?;
-        Ok(wal)
-    }
-
-    fn keep_tail(&self, tail: &Tail, needed: &mut Vec<SegmentName>) -> Result<WalTail, BackupError> {
-        let kept = WalTail { segment: tail.segment, bytes: tail.raw.len() as u64, content: ChunkId::of(&tail.raw) };
-        self.repository.put_wal_tail(self.id, &kept, &tail.raw)?;
-        needed.retain(|segment| *segment != tail.segment);
-        Ok(kept)
-    }
-
-    /// Writes info and manifest, in this order. The backup exists from the last step on.
-    fn commit(
-        &self,
-        begun: Begun,
-        received: Received,
-        wal: BackupWal,
-        configuration_missing: Vec<String>,
-    ) -> Result<BackupInfo, BackupError> {
-        if self.context.interrupt.requested() {
-            return Err(BackupError::Interrupted);
-        }
-        let wal_ranges = ranges(&begun, &received);
-        let Received { streamed, written, end, stop_time, changed_only } = received;
-        let (bad_pages, bad_count) = pages::confirmed(written.suspects, &end);
-        let source = streamed.label.from;
-        let (stop_lsn, stop_timeline) = (end.stop_lsn, end.timeline);
-        let stop =
-            ManifestStop { source, stop_lsn, stop_timeline, stop_time, wal_ranges: wal_ranges.clone(), bad_pages };
-        let failed = |error| self.repository.manifest_failed(self.id, &error);
-        let (manifest, counts) = written.manifest.finish(stop).map_err(failed)?;
-        let info = BackupInfo {
-            format: INFO_FORMAT,
-            id: self.id,
-            cluster: self.config.name.to_string(),
-            system_identifier: self.facts.system_identifier,
-            postgres_major: self.facts.major,
-            postgres_version: self.facts.version.clone(),
-            segment_size: self.facts.segment_size,
-            label: self.args.label.clone(),
-            source,
-            start_lsn: begun.lsn,
-            start_timeline: begun.timeline,
-            start_time: self.started_at,
-            stop_lsn,
-            stop_timeline,
-            stop_time,
-            wal_ranges,
-            tablespaces: begun.tablespaces,
-            files: counts.files,
-            raw_bytes: counts.raw_bytes,
-            stored_bytes: written.stored_bytes,
-            packs: written.packs,
-            parent: self.earlier.as_ref().map(EarlierBackup::id),
-            referenced_bytes: written.referenced_bytes,
-            changed_only,
-            compression: self.config.compression.to_string(),
-            page_checksums: self.facts.page_checksums,
-            bad_pages: bad_count,
-            wal,
-            configuration_missing,
-            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        self.repository.put_backup_info(&info)?;
-        // What a backup refers to may be removed once it has been marked for so long.
-        let ran = Duration::from_micros(host::now().0.saturating_sub(self.started_at.0).try_into().unwrap_or(0));
-        if ran >= self.config.undelete {
-            return Err(BackupError::TooLong { ran, allowed: self.config.undelete });
-        }
-        let own = (0..info.packs).map(|number| PackId { backup: self.id, number });
-        let others =
-            self.earlier.iter().flat_map(|earlier| written.referenced.iter().filter_map(|pack| earlier.pack(*pack)));
-        let packs = own.chain(others).collect();
-        self.repository.commit_manifest(self.id, manifest, &packs, &host::host_name(), &host::now)?;
-        Ok(info)
-    }
-}
-
-/// Says that a server which could have told what has changed did not.
-fn tell_full_read(why: &str) {
-    eprintln!(
-        "pitr: NOTE:  the server cannot tell what has changed since the latest base backup ({why}): it reads and sends everything"
-    );
-}
-
-impl Begun {
-    fn of(backup: &BaseBackup<'_>) -> Begun {
-        let tablespaces = backup.tablespaces();
-        let named = tablespaces
-            .iter()
-            .filter_map(|tablespace| Some(Tablespace { oid: tablespace.oid?, location: tablespace.location.clone()? }));
-        Begun {
-            lsn: backup.start_lsn(),
-            timeline: backup.timeline(),
-            tablespaces: named.collect(),
-            estimate: tablespaces.iter().map(|tablespace| tablespace.size_bytes).sum(),
-        }
-    }
-}
-
-/// The server's own list, which covers everything from start to stop; made from these two if it has none.
-fn ranges(begun: &Begun, received: &Received) -> Vec<WalRange> {
-    let listed = &received.streamed.manifest.wal_ranges;
-    match listed.is_empty() {
-        false => listed.clone(),
-        true => {
-            let (timeline, start_lsn, end_lsn) = (begun.timeline, begun.lsn, received.end.stop_lsn);
-            vec![WalRange { timeline, start_lsn, end_lsn }]
         }
     }
 }

@@ -1,13 +1,29 @@
-//! Damaged data pages: what the stream shows, held against what the server says.
+//! Damaged data pages: what the copy shows, held against what else is known.
 
 use crate::manifest::BadPages;
 use crate::replication::BackupEnd;
+
+/// Who says whether pages that look damaged are.
+pub(super) enum Judge {
+    /// The server, which read them too.
+    Server(Box<BackupEnd>),
+    /// They were read again and again before they were suspected.
+    Reread,
+}
 
 /// Which of the suspicious pages are damaged, and how many.
 ///
 /// A page that the server wrote while it was read may be torn in the copy, and replay repairs it. The server reads a page
 /// again before it complains, so what it does not complain about is no damage.
-pub(super) fn confirmed(suspects: Vec<BadPages>, end: &BackupEnd) -> (Vec<BadPages>, u64) {
+pub(super) fn confirmed(suspects: Vec<BadPages>, judge: &Judge) -> (Vec<BadPages>, u64) {
+    let count = |bad: &[BadPages]| bad.iter().map(|pages| pages.blocks.len() as u64).sum::<u64>();
+    let end = match judge {
+        Judge::Server(end) => end,
+        Judge::Reread => {
+            let all = count(&suspects);
+            return (suspects, all);
+        }
+    };
     if end.damage.is_none() {
         return (Vec::new(), 0);
     }
@@ -18,7 +34,7 @@ pub(super) fn confirmed(suspects: Vec<BadPages>, end: &BackupEnd) -> (Vec<BadPag
     let (named, unnamed): (Vec<_>, Vec<_>) = suspects.into_iter().partition(named);
     // Servers may word their warnings as they like: if none names a file, all suspects count.
     let bad = if named.is_empty() { unnamed } else { named };
-    let count = bad.iter().map(|pages| pages.blocks.len() as u64).sum::<u64>().max(1);
+    let count = count(&bad).max(1);
     (bad, count)
 }
 
@@ -39,14 +55,14 @@ mod tests {
             .to_vec()
     }
 
-    fn end(damage: bool, warning: &str) -> BackupEnd {
+    fn end(damage: bool, warning: &str) -> Judge {
         let message = |text: &str| ServerMessage { message: text.to_owned(), ..ServerMessage::default() };
-        BackupEnd {
+        Judge::Server(Box::new(BackupEnd {
             stop_lsn: Lsn(1),
             timeline: TimelineId(1),
             warnings: vec![message(warning)],
             damage: damage.then(|| message("checksum verification failure during base backup")),
-        }
+        }))
     }
 
     /// A torn page is no damage: only what the server complains about too counts, in whatever language it does.
@@ -57,5 +73,6 @@ mod tests {
         assert_eq!(confirmed(suspects(), &named), (suspects()[..1].to_vec(), 2));
         assert_eq!(confirmed(suspects(), &end(true, "?")), (suspects(), 4));
         assert_eq!(confirmed(vec![], &end(true, "?")), (vec![], 1));
+        assert_eq!(confirmed(suspects(), &Judge::Reread), (suspects(), 4));
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use indicatif::HumanBytes;
 
 use super::BackupError;
-use crate::catalog::BackupInfo;
+use crate::catalog::{BackupInfo, ReadBy};
 use crate::command::Context;
 use crate::wal::BackupSource;
 
@@ -36,6 +36,9 @@ fn summary(info: &BackupInfo) -> String {
     }
     if info.changed_only {
         line("read", "what has changed since then, by the server's WAL summaries".to_owned());
+    }
+    if info.read == ReadBy::Local {
+        line("read", "the files of the data directory".to_owned());
     }
     if info.bad_pages > 0 {
         line("DAMAGED", format!("{} data pages fail their checksum; the manifest names them", info.bad_pages));

@@ -2,11 +2,13 @@
 
 use super::BackupError;
 use super::changed::{self, ChangedFile};
+use super::pages::Judge;
 use super::pipeline::Feed;
 use super::progress::Progress;
 use super::stream::Streaming;
 use super::worker::{Known, Raw};
 use super::writer::{FileKind, FileMeta, Item, Sent};
+use crate::catalog::WalRange;
 use crate::chunk::cut::{Cutter, Piece};
 use crate::chunk::page;
 use crate::chunk::tar::{TarEntry, TarEvent, TarKind, TarParser};
@@ -14,17 +16,27 @@ use crate::manifest::server::{ServerManifest, ServerManifestEnd};
 use crate::manifest::{Directory, Symlink};
 use crate::replication::{BackupMessage, BaseBackup};
 use crate::repository::earlier::{EarlierBackup, EarlierFile};
-use crate::wal::BackupLabel;
+use crate::wal::{BackupLabel, Lsn, SystemIdentifier, TimelineId};
 
 /// The longest `backup_label` that is looked at: a label of 1000 bytes and a handful of lines.
 const LABEL_BYTES: usize = 64 << 10;
 
-/// What the stream said, now that all of it has come.
+/// What is known of a backup now that all of it has come.
 pub(super) struct Streamed {
-    /// The server's own manifest, beside its files.
-    pub(super) manifest: ServerManifestEnd,
     /// `backup_label`.
     pub(super) label: BackupLabel,
+    /// The WAL that `backup_manifest` names, if it does.
+    pub(super) wal_ranges: Vec<WalRange>,
+    /// The cluster that `backup_manifest` names (17 and later).
+    pub(super) system_identifier: Option<SystemIdentifier>,
+    /// WAL up to here is needed.
+    pub(super) stop_lsn: Lsn,
+    /// The timeline of that WAL.
+    pub(super) stop_timeline: TimelineId,
+    /// Who says whether pages that look damaged are.
+    pub(super) judge: Judge,
+    /// Only what had changed was read.
+    pub(super) changed_only: bool,
 }
 
 /// Takes the stream apart.
@@ -94,7 +106,7 @@ impl<'a> Source<'a> {
     }
 
     /// Reads to the last byte.
-    pub(super) fn read(mut self, backup: &mut BaseBackup<'_>) -> Result<Streamed, BackupError> {
+    pub(super) fn read(mut self, mut backup: BaseBackup<'_>) -> Result<Streamed, BackupError> {
         while let Some(message) = backup.next()? {
             if self.streaming.is_some_and(Streaming::has_ended) {
                 return Err(BackupError::Broken);
@@ -120,10 +132,13 @@ impl<'a> Source<'a> {
             self.feed.item(Item::ManifestLine(std::mem::take(&mut self.manifest_line)))?;
         }
         self.end_of_content()?;
-        let manifest = self.manifest.finish()?;
+        let ServerManifestEnd { wal_ranges, system_identifier } = self.manifest.finish()?;
         self.feed.item(Item::ClaimsEnd)?;
         let label = BackupLabel::parse(&self.label.ok_or(BackupError::NoLabel)?)?;
-        Ok(Streamed { manifest, label })
+        let end = backup.finish()?;
+        let (stop_lsn, stop_timeline, changed_only) = (end.stop_lsn, end.timeline, self.changed_only.is_some());
+        let judge = Judge::Server(Box::new(end));
+        Ok(Streamed { label, wal_ranges, system_identifier, stop_lsn, stop_timeline, judge, changed_only })
     }
 
     fn archive(&mut self, mut input: &[u8]) -> Result<(), BackupError> {

@@ -1,7 +1,8 @@
 //! The work on one chunk: identity, checksums, what of it is new, compression. Runs on as many threads as `jobs` says.
 
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::BackupError;
 use super::pipeline::Settings;
@@ -11,8 +12,12 @@ use crate::chunk::incremental::ChangedChunk;
 use crate::chunk::page::{self, BLOCK_BYTES, PageState};
 use crate::chunk::{ChunkId, ChunkRef, PageHash, PageSet, Place, frame, identify};
 use crate::codec::Compression;
+use crate::pgdata::living::LivingFile;
 use crate::repository::RepositoryError;
-use crate::wal::Lsn;
+
+/// How often a page that looks damaged is read again, and how long apart. The server's own backup does so once.
+const PAGE_READS: u32 = 5;
+const PAGE_PAUSE: Duration = Duration::from_millis(10);
 
 /// A chunk to be worked on.
 pub(super) struct Job {
@@ -27,6 +32,17 @@ pub(super) enum Raw {
     Whole(Piece),
     /// The server sent what has changed of what the earlier backup had.
     Changed(ChangedChunk),
+    /// They are still to be read.
+    File(Span),
+}
+
+/// A chunk of a file in the server's data directory.
+pub(super) struct Span {
+    pub(super) file: Arc<LivingFile>,
+    /// Its place in the file.
+    pub(super) offset: u64,
+    /// Bytes, at most those of a chunk.
+    pub(super) bytes: usize,
 }
 
 /// What is known of a chunk before it is looked at.
@@ -83,13 +99,54 @@ pub(super) fn work(jobs: &Mutex<Receiver<Job>>, settings: &Settings<'_>) {
         let next = jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
         let Ok(Job { raw, known, done }) = next else { return };
         // If nobody waits for the result any more, the backup has failed elsewhere.
-        let _ = done.send(whole(raw, &known, settings).and_then(|piece| process(&piece, &known, settings)));
+        let _ = done.send(work_on(raw, &known, settings));
     }
+}
+
+fn work_on(raw: Raw, known: &Known, settings: &Settings<'_>) -> Result<Done, BackupError> {
+    match raw {
+        Raw::File(span) => {
+            let mut piece = Piece { offset: span.offset, raw: vec![0; span.bytes] };
+            span.file.read_at(span.offset, &mut piece.raw)?;
+            let bad_blocks = bad_blocks(&piece, known, settings);
+            let bad_blocks = read_again(&span, &mut piece, bad_blocks, known, settings)?;
+            process(&piece, bad_blocks, known, settings)
+        }
+        sent => {
+            let piece = whole(sent, known, settings)?;
+            process(&piece, bad_blocks(&piece, known, settings), known, settings)
+        }
+    }
+}
+
+/// Reads pages again that look damaged: most likely the server was writing them. Gives back those that still do.
+fn read_again(
+    span: &Span,
+    piece: &mut Piece,
+    mut bad: Vec<u32>,
+    known: &Known,
+    settings: &Settings<'_>,
+) -> Result<Vec<u32>, BackupError> {
+    for _ in 0..PAGE_READS {
+        if bad.is_empty() {
+            break;
+        }
+        std::thread::sleep(PAGE_PAUSE);
+        let first = first_block_of(piece, known).unwrap_or(0);
+        for block in &bad {
+            // Blocks in the chunk at hand.
+            let at = (block - first) as usize * BLOCK_BYTES;
+            span.file.read_at(span.offset + at as u64, &mut piece.raw[at..at + BLOCK_BYTES])?;
+        }
+        bad = bad_blocks(piece, known, settings);
+    }
+    Ok(bad)
 }
 
 fn whole(raw: Raw, known: &Known, settings: &Settings<'_>) -> Result<Piece, BackupError> {
     match raw {
         Raw::Whole(piece) => Ok(piece),
+        Raw::File(_) => Err(BackupError::Broken),
         Raw::Changed(changed) => {
             let earlier = known.earlier.as_ref().zip(settings.earlier);
             let before = earlier.map(|(chunk, earlier)| earlier.read_chunk(chunk)).transpose();
@@ -109,7 +166,7 @@ pub(super) fn anew(raw: &[u8], compression: Compression) -> Result<Done, BackupE
     Ok(Done { raw_length: raw.len() as u32, crc32c: crc32c::crc32c(raw), bad_blocks: Vec::new(), content })
 }
 
-fn process(piece: &Piece, known: &Known, settings: &Settings<'_>) -> Result<Done, BackupError> {
+fn process(piece: &Piece, bad_blocks: Vec<u32>, known: &Known, settings: &Settings<'_>) -> Result<Done, BackupError> {
     let raw = &piece.raw;
     let crc32c = crc32c::crc32c(raw);
     // A chunk never has more than CHUNK_BYTES.
@@ -117,7 +174,6 @@ fn process(piece: &Piece, known: &Known, settings: &Settings<'_>) -> Result<Done
     if raw.iter().all(|&b| b == 0) {
         return Ok(Done { raw_length, crc32c, bad_blocks: Vec::new(), content: Content::Zero });
     }
-    let bad_blocks = known.first_block.map_or_else(Vec::new, |first| bad_blocks(piece, first, settings.start));
     let (id, pages) = identify(raw);
     let content = match known.earlier.as_ref().and_then(|earlier| since(earlier, raw, id, &pages, settings)) {
         Some(content) => content?,
@@ -157,10 +213,15 @@ fn pack(raw: &[u8], id: ChunkId, pages: Vec<PageHash>, compression: Compression)
 }
 
 /// Blocks of the relation fork in this chunk whose checksum does not match. A short last page is left to the server to report.
-fn bad_blocks(piece: &Piece, first_block: u32, start: Lsn) -> Vec<u32> {
-    let before = u32::try_from(piece.offset / BLOCK_BYTES as u64).unwrap_or(u32::MAX);
-    let blocks = first_block.saturating_add(before)..;
+fn bad_blocks(piece: &Piece, known: &Known, settings: &Settings<'_>) -> Vec<u32> {
+    let Some(first) = first_block_of(piece, known) else { return Vec::new() };
     let pages = piece.raw.as_chunks::<BLOCK_BYTES>().0;
-    let bad = blocks.zip(pages).filter(|(block, page)| page::check(page, *block, start) == PageState::Bad);
+    let bad = (first..).zip(pages).filter(|(block, page)| page::check(page, *block, settings.start) == PageState::Bad);
     bad.map(|(block, _)| block).collect()
+}
+
+/// The number of the chunk's first block, if its pages are to be checked.
+fn first_block_of(piece: &Piece, known: &Known) -> Option<u32> {
+    let before = u32::try_from(piece.offset / BLOCK_BYTES as u64).unwrap_or(u32::MAX);
+    known.first_block.map(|first| first.saturating_add(before))
 }

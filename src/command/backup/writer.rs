@@ -6,9 +6,10 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::BackupError;
 use super::check::Arrived;
+use super::own_manifest::OwnManifest;
 use super::worker::{self, Content, Done, Frame};
-use crate::catalog::PackId;
-use crate::chunk::cut::Cutter;
+use crate::catalog::{PackId, WalRange};
+use crate::chunk::cut::{Cutter, Piece};
 use crate::chunk::pack::{PackEntry, PackIndex};
 use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkRef, EntryPath, PageSet, Place};
 use crate::codec::Compression;
@@ -48,6 +49,8 @@ pub(super) enum Item {
     Claims(Vec<ServerFile>),
     /// The server's manifest has told all.
     ClaimsEnd,
+    /// All files have been written; the manifest that is made of them needs this WAL.
+    OwnManifest(Vec<WalRange>),
     /// Everything has been sent. A stream without this end has failed, and nothing more need be written.
     Finish,
 }
@@ -126,6 +129,8 @@ pub(super) struct Writer<'a> {
     merged: HashMap<String, MergedFile>,
     merge: ManifestMerge,
     cutter: Cutter,
+    /// `backup_manifest`, where no server sends one.
+    own: Option<OwnManifest>,
 }
 
 struct OpenPack {
@@ -172,7 +177,13 @@ impl<'a> Writer<'a> {
             merged: HashMap::new(),
             merge: ManifestMerge::default(),
             cutter: Cutter::default(),
+            own: None,
         }
+    }
+
+    /// No server sends a `backup_manifest`: it is to be made.
+    pub(super) fn with_own_manifest(self, own: Option<OwnManifest>) -> Self {
+        Writer { own, ..self }
     }
 
     /// Writes until the stream ends.
@@ -188,6 +199,7 @@ impl<'a> Writer<'a> {
                 Item::ManifestLine(line) => self.manifest_line(&line)?,
                 Item::Claims(claims) => claims.iter().try_for_each(|claim| self.arrived.compare(claim))?,
                 Item::ClaimsEnd => self.arrived.finish()?,
+                Item::OwnManifest(ranges) => self.own_manifest(&ranges)?,
                 Item::Finish => {
                     self.close_pack()?;
                     let (packs, stored_bytes) = (self.next_pack.number, self.stored_bytes);
@@ -211,7 +223,19 @@ impl<'a> Writer<'a> {
     }
 
     fn chunk(&mut self, done: Done) -> Result<(), BackupError> {
-        let content = match done.content {
+        let Done { raw_length, crc32c, bad_blocks, content } = done;
+        let content = self.place(content)?;
+        let file = self.file.as_mut().ok_or(BackupError::Broken)?;
+        file.crc32c = crc32c::crc32c_combine(file.crc32c, crc32c, raw_length as usize);
+        file.size += u64::from(raw_length);
+        file.chunks.push(ChunkRef { raw_length, content });
+        file.bad_blocks.extend(bad_blocks);
+        if file.chunks.len() == MAX_CHUNKS_PER_LINE { self.part_of_file() } else { Ok(()) }
+    }
+
+    /// Puts what is new of a chunk into a pack.
+    fn place(&mut self, content: Content) -> Result<ChunkContent, BackupError> {
+        let content = match content {
             Content::Zero => ChunkContent::Zero,
             Content::Anew(frame) => {
                 ChunkContent::Stored { id: frame.id, base: self.store(&frame, false)?, sets: Vec::new() }
@@ -223,12 +247,24 @@ impl<'a> Writer<'a> {
             }
         };
         self.refer(&content);
-        let file = self.file.as_mut().ok_or(BackupError::Broken)?;
-        file.crc32c = crc32c::crc32c_combine(file.crc32c, done.crc32c, done.raw_length as usize);
-        file.size += u64::from(done.raw_length);
-        file.chunks.push(ChunkRef { raw_length: done.raw_length, content });
-        file.bad_blocks.extend(done.bad_blocks);
-        if file.chunks.len() == MAX_CHUNKS_PER_LINE { self.part_of_file() } else { Ok(()) }
+        Ok(content)
+    }
+
+    /// Stores pieces of the manifest that is being made.
+    fn store_own(&mut self, pieces: Vec<Piece>) -> Result<(), BackupError> {
+        for piece in pieces {
+            let Done { raw_length, content, .. } = worker::anew(&piece.raw, self.compression)?;
+            let content = self.place(content)?;
+            self.own.as_mut().ok_or(BackupError::Broken)?.stored(ChunkRef { raw_length, content });
+        }
+        Ok(())
+    }
+
+    fn own_manifest(&mut self, ranges: &[WalRange]) -> Result<(), BackupError> {
+        let pieces = self.own.as_mut().ok_or(BackupError::Broken)?.finish(ranges);
+        self.store_own(pieces)?;
+        let own = self.own.take().ok_or(BackupError::Broken)?;
+        self.line(ManifestLine::File(own.entry()?))
     }
 
     /// Counts what a chunk refers to in packs of other backups.
@@ -299,6 +335,10 @@ impl<'a> Writer<'a> {
                         self.merged.insert(known_as(&sent.path, meta.tablespace), merged);
                     }
                 }
+                if let Some(own) = &mut self.own {
+                    let pieces = own.file(&meta, size, crc32c);
+                    self.store_own(pieces)?;
+                }
                 self.line(ManifestLine::File(entry(&meta, from, chunks, Some(crc32c))))?;
                 if !bad_blocks.is_empty() && self.suspects.len() < BAD_KEPT {
                     let blocks = bad_blocks.into_iter().take(BAD_KEPT).collect();
@@ -364,7 +404,8 @@ impl OpenFile {
     }
 }
 
-fn entry(meta: &FileMeta, from: u64, chunks: Vec<ChunkRef>, crc32c: Option<u32>) -> FileEntry {
+/// The last line of a file in the manifest, or one of those before.
+pub(super) fn entry(meta: &FileMeta, from: u64, chunks: Vec<ChunkRef>, crc32c: Option<u32>) -> FileEntry {
     FileEntry {
         path: meta.path.clone(),
         tablespace: meta.tablespace,

@@ -1,21 +1,16 @@
 //! How long a run may go on, and how quickly it may read.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::command::Interrupt;
-
-/// Longest sleep in one piece: a signal is looked for in between.
-const NAP: Duration = Duration::from_millis(100);
+use crate::command::pace::Pace;
 
 /// What all threads of a run share.
 #[derive(Debug)]
 pub(super) struct Budget {
     until: Option<Instant>,
-    bytes_a_second: Option<f64>,
-    /// When the bytes that were asked for so far may have been read.
-    next: Mutex<Instant>,
+    pace: Pace,
     read: AtomicU64,
     /// The store does not answer any more.
     hopeless: AtomicBool,
@@ -27,8 +22,7 @@ impl Budget {
         let now = Instant::now();
         Budget {
             until: lasts.map(|lasts| now + lasts),
-            bytes_a_second: kib_a_second.map(|kib| f64::from(kib) * 1024.0),
-            next: Mutex::new(now),
+            pace: Pace::new(kib_a_second),
             read: AtomicU64::new(0),
             hopeless: AtomicBool::new(false),
             interrupt,
@@ -63,22 +57,7 @@ impl Budget {
     /// Waits until so many bytes may be read.
     pub(super) fn spend(&self, bytes: u64) {
         self.read.fetch_add(bytes, Ordering::Relaxed);
-        let Some(rate) = self.bytes_a_second else { return };
-        let wait_until = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            let begins = (*next).max(Instant::now());
-            #[allow(clippy::cast_precision_loss)] // A rate.
-            let takes = Duration::from_secs_f64(bytes as f64 / rate);
-            *next = begins + takes;
-            begins
-        };
-        while !self.is_interrupted() {
-            let left = wait_until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            std::thread::sleep(left.min(NAP));
-        }
+        self.pace.spend(bytes, &self.interrupt);
     }
 
     /// Bytes that were read.

@@ -118,6 +118,7 @@ fn put_backup(server: &ServerRepository, id: BackupId, sources: Vec<BackupId>, f
         parent: None,
         referenced_bytes: 0,
         changed_only: false,
+        read: crate::catalog::ReadBy::Protocol,
         compression: header.compression,
         page_checksums: false,
         bad_pages: 0,

@@ -153,6 +153,7 @@ fn info(id: BackupId, postgres_major: PostgresMajor, start: Lsn, stop: Lsn, rang
         parent: None,
         referenced_bytes: 0,
         changed_only: false,
+        read: crate::catalog::ReadBy::Protocol,
         compression: "lz4".to_owned(),
         page_checksums: true,
         bad_pages: 0,
