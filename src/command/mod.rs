@@ -12,9 +12,11 @@ pub mod call;
 pub mod check;
 pub mod config_show;
 mod confirm;
+pub mod contents;
 mod context;
 pub mod copy;
 mod cost;
+pub mod diff;
 pub mod expire;
 pub mod fetch;
 pub mod find;
@@ -35,6 +37,7 @@ mod replay;
 pub mod restore;
 pub mod server;
 pub mod several;
+pub mod show;
 pub mod status;
 pub mod timelines;
 pub mod verify;
@@ -78,6 +81,8 @@ Keep:     pitr expire --dry-run      what the retention rules let go, and why
           pitr forget BACKUP         what closes without it; expire removes it days later
 Look:     pitr status                what can be restored, and how fresh the archive is
           pitr list                  the base backups
+          pitr show latest           what is in one: databases, the largest tables, where its bytes are
+          pitr diff BACKUP latest    what changed between two: tables, databases, configuration
           pitr verify                whether all that is stored is whole, and what it means where it is not
           pitr timelines             forks and branches, who archived them, which one is live
           pitr log                   what happened: commits, rows, drops, restore points
@@ -121,6 +126,8 @@ enum Verb {
     Restore(Box<restore::Args>),
     Status(status::Args),
     List(list::Args),
+    Show(show::Args),
+    Diff(diff::Args),
     Annotate(keeping::annotate::Args),
     Keep(keeping::keep::Args),
     Forget(keeping::forget::Args),
@@ -155,6 +162,8 @@ impl Verb {
             Verb::Restore(args) => &args.repository,
             Verb::Status(args) => &args.repository,
             Verb::List(args) => &args.repository,
+            Verb::Show(args) => &args.repository,
+            Verb::Diff(args) => &args.repository,
             Verb::Annotate(args) => &args.repository,
             Verb::Keep(args) => &args.repository,
             Verb::Forget(args) => &args.repository,
@@ -182,6 +191,8 @@ impl Verb {
             Verb::Verify(args) => verify::run(args, context).map_err(|error| error.report()),
             Verb::Copy(args) => copy::run(args, context).map_err(|error| error.report()),
             Verb::List(args) => list::run(args, context).map_err(|error| error.report()),
+            Verb::Show(args) => show::run(args, context).map_err(|error| error.report()),
+            Verb::Diff(args) => diff::run(args, context).map_err(|error| error.report()),
             Verb::Annotate(args) => keeping::annotate::run(args, context).map_err(|error| error.report()),
             Verb::Keep(args) => keeping::keep::run(args, context).map_err(|error| error.report()),
             Verb::Forget(args) => keeping::forget::run(args, context).map_err(|error| error.report()),

@@ -5,8 +5,10 @@
 //! all lines before it. It is written and read as a stream, so that memory does not grow with the database. It is the
 //! commit point of a backup: where it is missing, or does not end as it should, there is no backup.
 //! `docs/FORMAT.md` has the fields. [`server`] reads PostgreSQL's own `backup_manifest`, which is another thing, [`server_merge`]
-//! makes that of a full backup of an incremental one's, and [`server_writer`] writes one where no server does.
+//! makes that of a full backup of an incremental one's, and [`server_writer`] writes one where no server does; [`place`] says what a
+//! file is by its path.
 
+pub mod place;
 mod reader;
 pub mod server;
 pub mod server_merge;

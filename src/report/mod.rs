@@ -12,6 +12,7 @@ mod backup;
 mod call;
 mod command;
 mod config;
+mod contents;
 mod copy;
 pub mod fetch;
 mod history;

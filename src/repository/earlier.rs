@@ -14,6 +14,7 @@ use crate::chunk::change::page_hashes;
 use crate::chunk::pack::PackEntry;
 use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkRef, EntryPath, PageHash, Place};
 use crate::manifest::ManifestLine;
+use crate::manifest::place::file_key;
 
 /// Most bytes of indexes that are kept: those of about fifty packs.
 const INDEX_BYTES: usize = 48 << 20;
@@ -222,14 +223,4 @@ impl EarlierBackup {
 fn size(index: &Index) -> usize {
     let entries = index.iter().flat_map(|index| index.iter());
     entries.map(|entry| size_of::<PackEntry>() + entry.pages.len() * size_of::<PageHash>()).sum()
-}
-
-/// A file by 128 bits of its name, which bounds the memory of a large cluster.
-fn file_key(path: &EntryPath, tablespace: Option<u32>) -> u128 {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&tablespace.map_or(u64::MAX, u64::from).to_le_bytes());
-    hasher.update(path.as_bytes());
-    let mut key = [0; 16];
-    hasher.finalize_xof().fill(&mut key);
-    u128::from_le_bytes(key)
 }

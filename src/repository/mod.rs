@@ -25,6 +25,7 @@
 
 mod archiving;
 pub mod backup;
+mod catalog;
 pub mod collect;
 pub mod copying;
 mod copying_backups;
@@ -55,6 +56,7 @@ pub mod wal;
 
 use std::sync::Arc;
 
+pub use catalog::{BackupCatalog, Belonging, Part};
 pub use copying_backups::StoredPack;
 pub use entry::StoredEntry;
 use identity::Marker;

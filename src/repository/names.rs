@@ -4,18 +4,17 @@
 //! (maps, and rows of `pg_class`), so the manifest may have to be read again when a catalog was rewritten since `initdb`;
 //! in the ordinary case one pass does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::catalog::BackupCatalog;
 use super::{RepositoryError, ServerRepository};
 use crate::catalog::BackupId;
 use crate::chunk::EntryPath;
+use crate::manifest::place::{FileKind, FilePlace, Fork};
 use crate::manifest::{FileEntry, ManifestHeader, ManifestLine, ManifestStop};
-use crate::wal::names::{CatalogCopy, RelationNames};
+use crate::wal::names::{CatalogCopy, PG_INDEX, RelationNames, index_owners};
 use crate::wal::{ControlFile, DATA_PAGE_SIZE, RelationFile};
 
-/// Oids of `pg_default` and `pg_global`.
-const DEFAULT_TABLESPACE: u32 = 1663;
-const GLOBAL_TABLESPACE: u32 = 1664;
 /// Numbers of the files that the three catalogs have at first.
 const FIRST_FILES: [u32; 3] = [1259, 1262, 2615];
 /// Blocks in a file of a relation (`RELSEG_SIZE`).
@@ -39,32 +38,106 @@ struct Lines {
     relations: BTreeMap<RelationFile, Vec<(u32, FileEntry)>>,
 }
 
+/// What becomes of a part of the catalog that cannot be read. It may be passed over, or end the whole.
+type Lost<'a> = &'a mut dyn FnMut(RepositoryError) -> Result<(), RepositoryError>;
+
 impl ServerRepository {
     /// Names at the redo point of a backup; WAL is to be read from there on ([`crate::catalog::BackupInfo`] `start_lsn`).
     ///
     /// # Errors
     /// The store fails, there is no such backup, or what is stored of the catalog is damaged.
     pub fn names_of_backup(&self, id: BackupId) -> Result<RelationNames, RepositoryError> {
-        let first = |file: RelationFile| FIRST_FILES.contains(&file.relation);
-        let (header, stop, mut lines) = self.lines_about(id, first)?;
-        if header.block_size as usize != DATA_PAGE_SIZE {
-            return Ok(RelationNames::new(header.postgres_major));
+        let mut catalog = StoredCatalog::open(self, id, &FIRST_FILES)?;
+        catalog.names(&mut Err)
+    }
+
+    /// What the catalogs of a backup tell at its end: names, and whose the indexes are. What is damaged of them is passed over and told.
+    ///
+    /// # Errors
+    /// The store fails, there is no such backup, or its manifest is damaged.
+    pub fn catalog_of_backup(&self, id: BackupId) -> Result<BackupCatalog, RepositoryError> {
+        let mut catalog = StoredCatalog::open(self, id, &[FIRST_FILES.as_slice(), &[PG_INDEX]].concat())?;
+        let mut damaged = Vec::new();
+        let mut lost = |error: RepositoryError| match &error {
+            RepositoryError::Chunk { .. } => {
+                damaged.push(error.to_string());
+                Ok(())
+            }
+            RepositoryError::Storage(storage) if storage.is_not_found() => {
+                damaged.push(error.to_string());
+                Ok(())
+            }
+            _ => Err(error),
+        };
+        let mut names = catalog.names(&mut lost)?;
+        // All that the copy knows to have ended has ended there.
+        names.pass(catalog.stop.stop_lsn);
+        let owners = catalog.tables_of_indexes(&names, &mut lost)?;
+        damaged.sort_unstable();
+        damaged.dedup();
+        if catalog.header.block_size as usize != DATA_PAGE_SIZE {
+            damaged.push(format!(
+                "its blocks have {} bytes, and only those of {DATA_PAGE_SIZE} are read for names",
+                catalog.header.block_size
+            ));
         }
-        let sources = &header.pack_sources;
-        let mut copy = CatalogCopy::new(header.postgres_major, header.start_lsn, stop.stop_lsn);
-        for (needed, line) in &lines.small {
+        Ok(BackupCatalog::new(names, owners, damaged))
+    }
+}
+
+/// The catalogs in one backup.
+struct StoredCatalog<'a> {
+    repository: &'a ServerRepository,
+    id: BackupId,
+    header: ManifestHeader,
+    stop: ManifestStop,
+    lines: Lines,
+    /// Pages that the server found damaged.
+    bad: BTreeSet<(RelationFile, u32)>,
+}
+
+impl<'a> StoredCatalog<'a> {
+    /// Reads what the manifest says about small files that are needed, and about files of relations with these numbers.
+    fn open(repository: &'a ServerRepository, id: BackupId, first: &[u32]) -> Result<Self, RepositoryError> {
+        let (header, stop, lines) = lines_about(repository, id, |file| first.contains(&file.relation))?;
+        let mut bad = BTreeSet::new();
+        for pages in &stop.bad_pages {
+            if let Some(Needed::Relation { file, .. }) = needed(&pages.path, pages.tablespace) {
+                bad.extend(pages.blocks.iter().map(|block| (file, *block)));
+            }
+        }
+        Ok(StoredCatalog { repository, id, header, stop, lines, bad })
+    }
+
+    /// Names at the redo point.
+    fn names(&mut self, lost: Lost<'_>) -> Result<RelationNames, RepositoryError> {
+        let major = self.header.postgres_major;
+        if self.header.block_size as usize != DATA_PAGE_SIZE {
+            return Ok(RelationNames::new(major));
+        }
+        let mut copy = CatalogCopy::new(major, self.header.start_lsn, self.stop.stop_lsn);
+        for (needed, line) in &self.lines.small {
+            let content = match needed {
+                Needed::Xact(_) | Needed::Relation { .. } => continue,
+                _ => self.content(line),
+            };
+            let content = match content {
+                Ok(content) => content,
+                Err(error) => {
+                    lost(error)?;
+                    continue;
+                }
+            };
             match needed {
                 Needed::Control => {
                     // One that cannot be read tells nothing about who was running.
-                    if let Ok(control) = ControlFile::parse(&self.content(sources, line)?) {
+                    if let Ok(control) = ControlFile::parse(&content) {
                         copy.control(&control);
                     }
                 }
-                Needed::SharedMap => copy.shared_map(&self.content(sources, line)?),
-                Needed::Map { tablespace, database } => {
-                    copy.database_map(*tablespace, *database, &self.content(sources, line)?);
-                }
-                Needed::Prepared => copy.prepared_transaction(&self.content(sources, line)?),
+                Needed::SharedMap => copy.shared_map(&content),
+                Needed::Map { tablespace, database } => copy.database_map(*tablespace, *database, &content),
+                Needed::Prepared => copy.prepared_transaction(&content),
                 Needed::Xact(_) | Needed::Relation { .. } => {}
             }
         }
@@ -73,98 +146,130 @@ impl ServerRepository {
             if wanted.is_empty() {
                 break;
             }
-            if !wanted.iter().all(|file| lines.relations.contains_key(file)) {
-                lines.relations = self.lines_about(id, |file| wanted.contains(&file))?.2.relations;
-            }
+            self.want(&wanted)?;
             for file in wanted {
-                for (number, line) in lines.relations.get(&file).into_iter().flatten() {
-                    self.pages(sources, file, *number, line, &mut copy)?;
+                let bad = |block| self.bad.contains(&(file, block));
+                match self.pages(file, lost, &mut |block, bytes| copy.pages(file, block, bytes, bad))? {
+                    true => {}
+                    false => copy.lost(file),
                 }
                 copy.finished(file);
             }
         }
         let wanted = copy.wanted_xact();
-        for (needed, line) in &lines.small {
+        for (needed, line) in &self.lines.small {
             if let Needed::Xact(number) = needed
                 && wanted.contains(number)
             {
-                copy.xact(*number, self.content(sources, line)?);
+                match self.content(line) {
+                    Ok(content) => copy.xact(*number, content),
+                    Err(error) => lost(error)?,
+                }
             }
         }
         Ok(copy.into_names())
     }
 
-    /// Reads the manifest to its end: what it says about small files that are needed, and about these relation files.
-    fn lines_about(
-        &self,
-        id: BackupId,
-        wanted: impl Fn(RelationFile) -> bool,
-    ) -> Result<(ManifestHeader, ManifestStop, Lines), RepositoryError> {
-        let failed = |error| self.manifest_error(id, error);
-        let mut manifest = self.open_manifest(id)?;
-        let mut lines = Lines::default();
-        for line in manifest.by_ref() {
-            let ManifestLine::File(line) = line.map_err(failed)? else { continue };
-            match needed(&line.path, line.tablespace) {
-                Some(Needed::Relation { file, number }) if wanted(file) => {
-                    lines.relations.entry(file).or_default().push((number, line));
-                }
-                Some(Needed::Relation { .. }) | None => {}
-                Some(small) => lines.small.push((small, line)),
-            }
+    /// Tables by their indexes, both by database and oid.
+    fn tables_of_indexes(
+        &mut self,
+        names: &RelationNames,
+        lost: Lost<'_>,
+    ) -> Result<HashMap<(u32, u32), u32>, RepositoryError> {
+        let mut owners = HashMap::new();
+        let files = names.databases().filter_map(|database| names.relation(database, PG_INDEX)?.file);
+        let files: BTreeSet<RelationFile> = files.collect();
+        self.want(&files)?;
+        for file in files {
+            let mut take = |_: u32, bytes: &[u8]| {
+                owners.extend(index_owners(bytes).map(|(index, table)| ((file.database, index), table)));
+            };
+            self.pages(file, lost, &mut take)?;
         }
-        let stop = manifest.verify_to_end().map_err(failed)?;
-        Ok((manifest.header().clone(), stop, lines))
+        Ok(owners)
     }
 
-    /// The content of a small file.
-    fn content(&self, sources: &[BackupId], line: &FileEntry) -> Result<Vec<u8>, RepositoryError> {
-        let chunks = line.chunks.iter().map(|chunk| self.read_chunk(sources, chunk));
-        Ok(chunks.collect::<Result<Vec<_>, _>>()?.concat())
-    }
-
-    fn pages(
-        &self,
-        sources: &[BackupId],
-        file: RelationFile,
-        number: u32,
-        line: &FileEntry,
-        copy: &mut CatalogCopy,
-    ) -> Result<(), RepositoryError> {
-        let mut at = line.from;
-        for chunk in &line.chunks {
-            let block = u32::try_from(at / DATA_PAGE_SIZE as u64)
-                .ok()
-                .and_then(|block| block.checked_add(number.checked_mul(BLOCKS_PER_FILE)?));
-            let bytes = self.read_chunk(sources, chunk)?;
-            if let Some(block) = block {
-                copy.pages(file, block, &bytes);
-            }
-            at += u64::from(chunk.raw_length);
+    /// Reads the manifest again if it was not read for these files.
+    fn want(&mut self, wanted: &BTreeSet<RelationFile>) -> Result<(), RepositoryError> {
+        if !wanted.iter().all(|file| self.lines.relations.contains_key(file)) {
+            let found = lines_about(self.repository, self.id, |file| wanted.contains(&file))?.2;
+            self.lines.relations = found.relations;
         }
         Ok(())
     }
+
+    /// The content of a small file.
+    fn content(&self, line: &FileEntry) -> Result<Vec<u8>, RepositoryError> {
+        let chunks = line.chunks.iter().map(|chunk| self.repository.read_chunk(&self.header.pack_sources, chunk));
+        Ok(chunks.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    /// Hands out the pages of a file with the number of the first. Whether all of them could be read.
+    fn pages(
+        &self,
+        file: RelationFile,
+        lost: Lost<'_>,
+        take: &mut dyn FnMut(u32, &[u8]),
+    ) -> Result<bool, RepositoryError> {
+        let mut all = true;
+        for (number, line) in self.lines.relations.get(&file).into_iter().flatten() {
+            let mut at = line.from;
+            for chunk in &line.chunks {
+                let block = u32::try_from(at / DATA_PAGE_SIZE as u64)
+                    .ok()
+                    .and_then(|block| block.checked_add(number.checked_mul(BLOCKS_PER_FILE)?));
+                match self.repository.read_chunk(&self.header.pack_sources, chunk) {
+                    Ok(bytes) => block.into_iter().for_each(|block| take(block, &bytes)),
+                    Err(error) => {
+                        lost(error)?;
+                        all = false;
+                    }
+                }
+                at += u64::from(chunk.raw_length);
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Reads a manifest to its end: what it says about small files that are needed, and about these relation files.
+fn lines_about(
+    repository: &ServerRepository,
+    id: BackupId,
+    wanted: impl Fn(RelationFile) -> bool,
+) -> Result<(ManifestHeader, ManifestStop, Lines), RepositoryError> {
+    let failed = |error| repository.manifest_error(id, error);
+    let mut manifest = repository.open_manifest(id)?;
+    let mut lines = Lines::default();
+    for line in manifest.by_ref() {
+        let ManifestLine::File(line) = line.map_err(failed)? else { continue };
+        match needed(&line.path, line.tablespace) {
+            Some(Needed::Relation { file, number }) if wanted(file) => {
+                lines.relations.entry(file).or_default().push((number, line));
+            }
+            Some(Needed::Relation { .. }) | None => {}
+            Some(small) => lines.small.push((small, line)),
+        }
+    }
+    let stop = manifest.verify_to_end().map_err(failed)?;
+    Ok((manifest.header().clone(), stop, lines))
 }
 
 /// What a file of the backup is, if names may need it.
 fn needed(path: &EntryPath, tablespace: Option<u32>) -> Option<Needed> {
-    let parts: Vec<&str> = std::str::from_utf8(path.as_bytes()).ok()?.split('/').collect();
-    let (tablespace, database, name) = match (tablespace, parts.as_slice()) {
-        (None, ["global", "pg_control"]) => return Some(Needed::Control),
-        (None, ["global", "pg_filenode.map"]) => return Some(Needed::SharedMap),
-        (None, ["pg_twophase", _]) => return Some(Needed::Prepared),
-        (None, ["pg_xact", name]) => return u32::from_str_radix(name, 16).ok().map(Needed::Xact),
-        (None, ["global", name]) => (GLOBAL_TABLESPACE, 0, name),
-        (None, ["base", database, name]) => (DEFAULT_TABLESPACE, database.parse().ok()?, name),
-        (Some(oid), [version, database, name]) if version.starts_with("PG_") => (oid, database.parse().ok()?, name),
-        _ => return None,
-    };
-    if *name == "pg_filenode.map" {
-        return Some(Needed::Map { tablespace, database });
+    let place = FilePlace::of(path, tablespace);
+    if let FileKind::Relation { file, fork, segment } = place.kind {
+        return (fork == Fork::Main).then_some(Needed::Relation { file, number: segment });
     }
-    let (relation, number) = name.split_once('.').unwrap_or((name, "0"));
-    let file = RelationFile { tablespace, database, relation: relation.parse().ok()? };
-    Some(Needed::Relation { file, number: number.parse().ok()? })
+    let (folder, name) = std::str::from_utf8(path.as_bytes()).ok()?.rsplit_once('/')?;
+    match (place.tablespace, place.database, name) {
+        (None, None, _) if folder == "pg_twophase" => Some(Needed::Prepared),
+        (None, None, _) if folder == "pg_xact" => u32::from_str_radix(name, 16).ok().map(Needed::Xact),
+        (Some(_), Some(0), "pg_control") => Some(Needed::Control),
+        (Some(_), Some(0), "pg_filenode.map") => Some(Needed::SharedMap),
+        (Some(tablespace), Some(database), "pg_filenode.map") => Some(Needed::Map { tablespace, database }),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

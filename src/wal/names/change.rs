@@ -40,6 +40,12 @@ impl RelationName {
     pub fn is_of_catalog(&self) -> bool {
         matches!(self.schema.as_str(), "pg_catalog" | "pg_toast" | "information_schema")
     }
+
+    /// With its database in front, if it is of one: `shop.public.orders`.
+    #[must_use]
+    pub fn qualified(&self) -> String {
+        self.database.as_ref().map_or_else(|| self.to_string(), |database| format!("{}.{self}", quoted(database)))
+    }
 }
 
 /// `schema.name`, quoted where SQL wants quotes; a TOAST table by its owner, as `toast of public.orders`.

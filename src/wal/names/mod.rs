@@ -15,6 +15,7 @@
 //! | `seed` | begins with a base backup's copy |
 //! | `record`, `image` | take in records and page images |
 //! | `files` | files of catalogs that come, move and go: VACUUM FULL, CREATE and DROP DATABASE |
+//! | `index_owner` | which table an index belongs to |
 //! | `settle` | ends of transactions: what they change |
 //!
 //! # Never a wrong name
@@ -32,6 +33,7 @@ mod database;
 mod files;
 mod heap;
 mod image;
+mod index_owner;
 mod map;
 mod page;
 mod record;
@@ -49,6 +51,7 @@ use rustc_hash::FxHashMap;
 use super::{Lsn, PostgresMajor, RelationFile, Xid};
 pub use change::{CatalogChange, CatalogChanges, DatabaseName, NamesNote, RelationName, SchemaName};
 use database::{Database, GLOBAL_TABLESPACE};
+pub use index_owner::{PG_INDEX, index_owners};
 pub use map::RelationMap;
 use page::Tid;
 pub use row::RelationKind;
@@ -174,6 +177,12 @@ impl RelationNames {
     #[must_use]
     pub fn relation(&self, database: u32, oid: u32) -> Option<RelationName> {
         self.name_of_row(database, &self.relation_row(database, oid)?)
+    }
+
+    /// The table whose long values a TOAST table holds, by their oids, in the committed state.
+    #[must_use]
+    pub fn toast_owner(&self, database: u32, toast: u32) -> Option<u32> {
+        self.databases.get(&database)?.toast_owner(toast)
     }
 
     /// A database's name, in the committed state.

@@ -70,6 +70,14 @@ pub(super) struct PageTuple<'a> {
     pub(super) body: &'a [u8],
 }
 
+impl<'a> PageTuple<'a> {
+    /// The row's columns.
+    pub(super) fn data(&self) -> &'a [u8] {
+        let start = usize::from(self.header_size).saturating_sub(TUPLE_HEADER_SIZE);
+        self.body.get(start..).unwrap_or_default()
+    }
+}
+
 /// Where the page was last changed (`pd_lsn`).
 pub(super) fn page_lsn(page: &[u8; DATA_PAGE_SIZE]) -> Lsn {
     let half = |at| u64::from(u32_at(page, at).unwrap_or_default());

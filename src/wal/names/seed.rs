@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::super::{ControlFile, DATA_PAGE_SIZE, Lsn, PostgresMajor, RelationFile, TUPLE_HEADER_SIZE, Xid};
+use super::super::{ControlFile, DATA_PAGE_SIZE, Lsn, PostgresMajor, RelationFile, Xid};
 use super::database::{Database, GLOBAL_TABLESPACE};
 use super::image::{End, UnknownEnd, is_permanent};
 use super::map::RelationMap;
@@ -135,13 +135,22 @@ impl CatalogCopy {
         files
     }
 
-    /// Takes whole pages of a wanted file, from this block on; others are passed over.
-    pub fn pages(&mut self, file: RelationFile, first_block: u32, bytes: &[u8]) {
+    /// Takes whole pages of a wanted file, from this block on; others are passed over. `damaged` tells blocks that are not to be believed.
+    pub fn pages(&mut self, file: RelationFile, first_block: u32, bytes: &[u8], damaged: impl Fn(u32) -> bool) {
         let Some(catalog) = self.known_files().get(&file).copied() else { return };
         let copied = self.files.entry(file).or_insert_with(|| CopiedFile::new(catalog));
+        let mut all = true;
         for (block, page) in (first_block..).zip(bytes.as_chunks::<DATA_PAGE_SIZE>().0) {
-            copied.page(block, page, self.start);
+            all &= !damaged(block) && copied.page(block, page, self.start);
         }
+        if !all {
+            self.lost(file);
+        }
+    }
+
+    /// A part of a wanted file cannot be read.
+    pub fn lost(&mut self, file: RelationFile) {
+        self.notes.insert(NamesNote::NotInBackup { database: file.database, what: "a part" });
     }
 
     /// There is no more of a wanted file.
@@ -278,8 +287,9 @@ impl CopiedFile {
         CopiedFile { catalog, rows: Vec::new(), settled_blocks: HashSet::new(), finished: false }
     }
 
-    fn page(&mut self, block: u32, page: &[u8; DATA_PAGE_SIZE], start: Lsn) {
-        let Some(found) = tuples(page) else { return };
+    /// Takes a page; whether it is one of a heap.
+    fn page(&mut self, block: u32, page: &[u8; DATA_PAGE_SIZE], start: Lsn) -> bool {
+        let Some(found) = tuples(page) else { return false };
         if page_lsn(page) < start {
             self.settled_blocks.insert(block);
         }
@@ -294,6 +304,7 @@ impl CopiedFile {
             let header = PageTuple { body: &[], ..tuple };
             self.rows.push(CopiedRow { tid, header, body: tuple.body.to_vec() });
         }
+        true
     }
 }
 
@@ -303,7 +314,6 @@ impl CopiedRow {
     }
 
     fn data(&self) -> &[u8] {
-        let start = usize::from(self.header.header_size).saturating_sub(TUPLE_HEADER_SIZE);
-        self.body.get(start..).unwrap_or_default()
+        self.tuple().data()
     }
 }

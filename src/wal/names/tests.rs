@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::super::{DATA_PAGE_SIZE, Lsn, PostgresMajor, RelationFile};
 use super::page::tuples;
 use super::row::{self, RelationRow};
-use super::{CatalogCopy, NamesNote, RelationKind, RelationNames};
+use super::{CatalogCopy, NamesNote, RelationKind, RelationNames, index_owners};
 
 const MAJOR: PostgresMajor = PostgresMajor(17);
 /// The database, and where its pg_class and pg_namespace are.
@@ -78,7 +78,7 @@ fn names(relations: &[u8], schemas: &[u8], xact: &[u8]) -> RelationNames {
     let mut copy = CatalogCopy::new(MAJOR, START, Lsn(START.0 + 0x1000));
     copy.database_map(PG_CLASS.tablespace, DATABASE, &map());
     for (file, pages) in [(PG_CLASS, relations), (PG_NAMESPACE, schemas)] {
-        copy.pages(file, 0, pages);
+        copy.pages(file, 0, pages, |_| false);
         copy.finished(file);
     }
     for number in copy.wanted_xact() {
@@ -140,11 +140,38 @@ fn ends_of_transactions() {
 
     let mut unknown = CatalogCopy::new(MAJOR, START, Lsn(START.0 + 0x1000));
     unknown.database_map(PG_CLASS.tablespace, DATABASE, &map());
-    unknown.pages(PG_CLASS, 0, &pages);
-    unknown.pages(PG_NAMESPACE, 0, &shop());
+    unknown.pages(PG_CLASS, 0, &pages, |_| false);
+    unknown.pages(PG_NAMESPACE, 0, &shop(), |_| false);
     let unknown = unknown.into_names();
     assert_eq!(told(&unknown), [false; 4]);
     assert!(unknown.notes().contains(&NamesNote::UnknownEnd { database: DATABASE }));
+}
+
+/// Promise: a page that the server found damaged is not believed, and that a part of the catalog is missing is told, also where what stands
+/// there is no page at all.
+#[test]
+fn damaged_pages() {
+    let pages = catalog(vec![settled(relation(16500, "carts", 16400, 16501))]);
+    for (bytes, block) in [(pages.clone(), Some(0)), (vec![7; DATA_PAGE_SIZE], None), (pages, Some(1))] {
+        let mut copy = CatalogCopy::new(MAJOR, START, Lsn(START.0 + 0x1000));
+        copy.database_map(PG_CLASS.tablespace, DATABASE, &map());
+        copy.pages(PG_CLASS, 0, &bytes, |at| Some(at) == block);
+        copy.pages(PG_NAMESPACE, 0, &shop(), |_| false);
+        let names = copy.into_names();
+        let whole = block == Some(1);
+        let note = NamesNote::NotInBackup { database: DATABASE, what: "a part" };
+        assert_eq!((name_of(&names, 16501).is_some(), names.notes().contains(&note)), (whole, !whole), "{block:?}");
+    }
+}
+
+/// Promise: an index's table is told by any row of it but that of a transaction that was rolled back; other bytes have none.
+#[test]
+fn tables_of_indexes() {
+    let row = |index: u32, table: u32| [index.to_le_bytes(), table.to_le_bytes(), [0; 4]].concat();
+    let pages =
+        page(&[settled(row(16510, 16500)), (1002, 0, 0x0200, row(16511, 1)), (1003, 1004, 0, row(16512, 16501))]);
+    assert_eq!(index_owners(&pages).collect::<Vec<_>>(), [(16510, 16500), (16512, 16501)]);
+    assert_eq!(index_owners(&[7; DATA_PAGE_SIZE]).count(), 0);
 }
 
 /// A row that is cut off anywhere is none; what is not UTF-8 is replaced; an empty name is none.
