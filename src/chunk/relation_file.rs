@@ -1,15 +1,18 @@
 //! Names of relation files: `16384`, `16384_fsm`, `16384_vm.1`, `16384_init` (`relpath.c`, `parse_filename_for_nontemp_relation`).
 
+use serde::Serialize;
+
 use super::EntryPath;
 
 /// Which of a relation's forks a file is part of.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fork {
-    /// The rows.
+    /// Rows, or an index's pages.
     Main,
-    /// The free space map.
+    /// Where there is free space.
     FreeSpace,
-    /// The visibility map.
+    /// Which pages everybody sees.
     Visibility,
     /// What an unlogged relation is set back to.
     Init,

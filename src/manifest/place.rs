@@ -8,26 +8,13 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::chunk::EntryPath;
+use crate::chunk::relation_file::{self, Fork, is_temporary};
 use crate::wal::RelationFile;
 
 /// Oid of `pg_default`.
 pub const DEFAULT_TABLESPACE: u32 = 1663;
 /// Oid of `pg_global`.
 pub const GLOBAL_TABLESPACE: u32 = 1664;
-
-/// What a relation's file holds.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fork {
-    /// Rows, or an index's pages.
-    Main,
-    /// Where there is free space (`_fsm`).
-    FreeSpace,
-    /// Which pages everybody sees (`_vm`).
-    Visibility,
-    /// What an unlogged relation is after a crash (`_init`).
-    Init,
-}
 
 /// A kind of file that is no relation's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -113,7 +100,7 @@ impl FilePlace {
             (None, _) => return in_cluster(group_of(&parts)),
             (Some(_), _) => return in_cluster(FileGroup::Other),
         };
-        let group = if database.is_none() || name.starts_with(['t', 'p']) && name.contains('_') && !is_control(name) {
+        let group = if database.is_none() || is_temporary(name.as_bytes()) {
             FileGroup::Temporary
         } else if is_control(name) {
             FileGroup::Control
@@ -140,24 +127,9 @@ fn is_control(name: &str) -> bool {
     matches!(name, "pg_control" | "pg_filenode.map" | "pg_internal.init" | "PG_VERSION")
 }
 
-/// `16384`, `16384.1`, `16384_fsm`, `16384_vm.1`, … No number has a zero in front (`parse_filename_for_nontemp_relation`).
 fn relation(tablespace: u32, database: u32, name: &str) -> Option<FileKind> {
-    let (stem, segment) = match name.split_once('.') {
-        Some((stem, segment)) => (stem, number(segment)?),
-        None => (name, 0),
-    };
-    let (relation, fork) = match stem.split_once('_') {
-        None => (stem, Fork::Main),
-        Some((relation, "fsm")) => (relation, Fork::FreeSpace),
-        Some((relation, "vm")) => (relation, Fork::Visibility),
-        Some((relation, "init")) => (relation, Fork::Init),
-        Some(_) => return None,
-    };
-    Some(FileKind::Relation { file: RelationFile { tablespace, database, relation: number(relation)? }, fork, segment })
-}
-
-fn number(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|number: &u32| number.to_string() == text)
+    let relation_file::RelationFile { number, fork, segment } = relation_file::RelationFile::parse(name.as_bytes())?;
+    Some(FileKind::Relation { file: RelationFile { tablespace, database, relation: number }, fork, segment })
 }
 
 /// Files of the data directory that are in no tablespace.
