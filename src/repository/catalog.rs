@@ -84,7 +84,10 @@ impl BackupCatalog {
     /// Why some relations have no name, in sentences.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let names = self.names.notes().iter().map(ToString::to_string);
+        let names = self.names.notes().iter().map(|note| {
+            let name = note.database().and_then(|oid| self.database_name(oid));
+            name.map_or_else(|| note.to_string(), |name| format!("{note} ({name})"))
+        });
         names.chain(self.damaged.iter().cloned()).collect()
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::harness::{Options, Postgres, Run, Site, majors, newest};
-use super::{LONG, backup, client, element, json, run, site, text};
+use super::{LONG, Shows as _, backup, client, element, json, run, site, text};
 
 const BEFORE: &str = "
     CREATE TABLE still AS SELECT n, repeat('s', 200) AS fill FROM generate_series(1, 20000) n
@@ -133,16 +133,19 @@ fn changes(postgres: &Postgres) {
     assert!(wal > 1 << 20 && wal <= to - from + (64 << 20), "{wal} of {from} to {to}");
 
     let said = text(&site, &["diff", "before", "after", "--database", "shop"]);
-    said.says("shop.public.gone  DROPPED").says("shop.public.new_name  RENAMED from public.old_name");
-    said.says("  public.indexed_new  CREATED").says("postgresql.auto.conf  changed").says("comes  CREATED");
-    text(&site, &["diff", "after", "before"]).says("LATER").says("shop.public.gone  CREATED");
-    text(&site, &["diff", "before", "after", "--database", "leaves"]).says("leaves.pg_catalog.pg_class  DROPPED");
+    said.shows("shop.public.gone  DROPPED")
+        .shows("shop.public.new_name  RENAMED from public.old_name")
+        .shows("  public.indexed_new  CREATED")
+        .shows("postgresql.auto.conf  changed")
+        .shows("comes  CREATED");
+    text(&site, &["diff", "after", "before"]).shows("LATER").shows("shop.public.gone  CREATED");
+    text(&site, &["diff", "before", "after", "--database", "leaves"]).shows("leaves.pg_catalog.pg_class  DROPPED");
 }
 
 /// Promise: backups of different clusters are not compared; and of branches that part, no WAL leads from one to the other.
 #[test]
 fn of_one_cluster_only() {
-    let mut site = site(&newest());
+    let mut site = Site::new(&newest());
     backup(&site, "first");
     let restored = site.restore("copy", &["--to", "immediate", "--action", "promote", "--take-over"]);
     site.server.run("CREATE TABLE t AS SELECT 1 AS n");
@@ -156,14 +159,12 @@ fn of_one_cluster_only() {
     backup(&site, "new branch");
     assert_eq!(json(&site, &["diff", "old branch", "new branch"])["wal"]["bytes"], Value::Null);
     assert!(json(&site, &["diff", "first", "new branch"])["wal"]["bytes"].is_u64());
-    text(&site, &["diff", "old branch", "new branch"]).says("different branches");
+    text(&site, &["diff", "old branch", "new branch"]).shows("different branches");
 
     // The same name in the repository, but another cluster, as after pg_upgrade.
     let other = super::harness::Server::running(&site.dir, &newest(), &Options::named("other"));
-    copy.stop(super::harness::Stop::Immediate);
-    std::mem::swap(&mut site.server, &mut copy);
-    copy.stop(super::harness::Stop::Immediate);
-    let _old = std::mem::replace(&mut site.server, other);
+    let mut left = std::mem::replace(&mut site.server, other);
+    left.stop(super::harness::Stop::Immediate);
     site.configure("");
     site.pitr(&["init", "--upgraded"]).run_within(LONG).ok();
     site.pitr(&["backup", "--label", "other cluster", "--wal", "stream"]).run_within(LONG).ok();

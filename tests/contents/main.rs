@@ -4,6 +4,7 @@
 mod changes;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod large;
 mod sizes;
 
 use std::time::Duration;
@@ -56,4 +57,17 @@ fn text(site: &Site, words: &[&str]) -> Finished {
 fn element<'a>(list: &'a Value, member: &str, value: &str) -> &'a Value {
     let found = list.as_array().expect("a list").iter().find(|element| element[member] == value);
     found.unwrap_or_else(|| panic!("no {member} {value} in {list:#}"))
+}
+
+/// What stands on standard output.
+trait Shows {
+    /// Panics unless it contains `text`.
+    fn shows(self, text: &str) -> Self;
+}
+
+impl Shows for Finished {
+    fn shows(self, text: &str) -> Finished {
+        assert!(self.stdout.contains(text), "should have shown {text:?}: {self}");
+        self
+    }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use serde_json::Value;
 
 use super::harness::{Postgres, Run, majors, newest};
-use super::{LONG, backup, client, element, json, run, site, text};
+use super::{LONG, Shows as _, backup, client, element, json, run, site, text};
 
 const TABLES: &str = "
     CREATE SCHEMA \"Old Data\"
@@ -99,12 +99,12 @@ fn sizes(postgres: &Postgres) {
         .find(|one| one["name"].as_str().expect("a name").contains("/elsewhere"));
     assert!(place.expect("the tablespace")["size_bytes"].as_u64().expect("bytes") > 500_000);
 
-    let said = text(&site, &["show", "first"]);
-    said.says("shop.public.orders").says("everything, without an earlier backup").says("largest tables");
+    let said =
+        text(&site, &["show", "first"]).shows("shop.public.orders").shows("everything, without an earlier backup");
     let longest = said.stdout.lines().map(|line| line.chars().count()).max();
     assert!(longest.is_some_and(|longest| longest <= 120), "{said}");
     let one = text(&site, &["show", "latest", "--relation", "public.orders"]);
-    one.says("orders_pkey (index, base/").says("toast of public.orders (TOAST table");
+    let one = one.shows("orders_pkey (index, base/").shows("toast of public.orders (TOAST table");
     assert!(!one.stdout.contains("tablespaces"), "{one}");
     files(&site, total);
 }
@@ -129,7 +129,7 @@ fn files(site: &super::Site, total: &Value) {
     let toast = path("SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE relname = 'orders'");
     element(&orders["file_list"], "path", &toast);
     assert!(orders["file_list"].as_array().is_some_and(|files| files.len() < 12), "{orders:#}");
-    text(site, &["show", "latest", "--files"]).says("global/pg_control").says(&format!("{main}  shop.public.orders"));
+    text(site, &["show", "latest", "--files"]).shows("global/pg_control").shows(&format!("{main}  shop.public.orders"));
 }
 
 /// Promise: what cannot be shown is refused with words, and a backup is found by its id and by a label of its own only.
@@ -157,7 +157,7 @@ fn which_backup() {
     );
     assert!(earlier["referenced_bytes"].as_u64() > shown["total"]["stored_bytes"].as_u64(), "{shown:#}");
     site.pitr(&["forget", &id, "--yes"]).run_within(LONG).ok();
-    text(&site, &["show", "latest"]).says(&format!("{id}  same, ended")).says("FORGOTTEN");
+    text(&site, &["show", "latest"]).shows(&format!("{id}  same, ended")).shows("FORGOTTEN");
 }
 
 /// Promise: where the catalog of one database is damaged, on the server or in the store, its relations go by their files, the reason is
@@ -182,9 +182,9 @@ fn catalogs_that_cannot_be_read() {
     }
     site.server.start();
     site.pitr(&["backup", "--label", "bad"]).run_within(LONG).fails_with(21);
-    let said = text(&site, &["show", "bad"]);
-    said.says(&orders).says("postgres.public.well").says("DAMAGED").says(&format!("{catalog}: blocks 0, 1"));
-    said.says("a part of the catalog of database");
+    let said = text(&site, &["show", "bad"]).shows(&orders).shows("postgres.public.well").shows("DAMAGED");
+    let said =
+        said.shows(&format!("{catalog}: blocks 0, 1")).shows("a part of the catalog of database").shows("(shop)");
     assert!(!said.stdout.contains("shop.public.orders"), "{said}");
 
     // A pack that is gone takes the names that were in it, and nothing else.
@@ -193,5 +193,5 @@ fn catalogs_that_cannot_be_read() {
     for pack in fs::read_dir(packs.join("packs")).expect("packs") {
         fs::remove_file(pack.expect("an entry").path()).expect("removed");
     }
-    text(&site, &["show", "bad"]).says(&orders).says("note: ").says("pg_default");
+    text(&site, &["show", "bad"]).shows(&orders).shows("note: ").shows("pg_default");
 }

@@ -68,12 +68,11 @@ fn stored(answer: &Answer, out: &mut impl Write) -> io::Result<()> {
     let Tally { stored_bytes, referenced_bytes, .. } = answer.total;
     let share = answer.stored_share.map_or_else(String::new, |share| format!(", {:.0} % of its size", share * 100.0));
     let both = HumanBytes(stored_bytes + referenced_bytes);
-    writeln!(
-        out,
-        "  needs     {both} compressed{share}: {} of its own, {} of earlier backups", //
-        HumanBytes(stored_bytes),
-        HumanBytes(referenced_bytes)
-    )?;
+    let whose = match referenced_bytes {
+        0 => "all of it its own".to_owned(),
+        _ => format!("{} of its own, {} of earlier backups", HumanBytes(stored_bytes), HumanBytes(referenced_bytes)),
+    };
+    writeln!(out, "  needs     {both} compressed{share}: {whose}")?;
     for Earlier { backup, referenced_bytes, label, stop_time, forgotten } in &answer.earlier {
         let what = match (label, stop_time) {
             (Some(label), Some(time)) => {

@@ -187,6 +187,21 @@ pub enum NamesNote {
     },
 }
 
+impl NamesNote {
+    /// Oid of the database that it is about, if it is about one.
+    #[must_use]
+    pub fn database(&self) -> Option<u32> {
+        match self {
+            NamesNote::NoBackup | NamesNote::Gap | NamesNote::CommitCut => None,
+            NamesNote::NotInBackup { database, .. }
+            | NamesNote::RecordNotRead { database }
+            | NamesNote::RewriteNotSeen { database }
+            | NamesNote::UnknownEnd { database }
+            | NamesNote::UnknownTemplate { database } => Some(*database).filter(|oid| *oid != 0),
+        }
+    }
+}
+
 impl fmt::Display for NamesNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = |database: &u32| match database {
