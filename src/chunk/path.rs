@@ -45,6 +45,17 @@ impl EntryPath {
         &self.0
     }
 
+    /// The database in whose directory this lies, and the name in that directory. `tablespace` is the one that the path is below;
+    /// `None` for the data directory (`GetDatabasePath` in `relpath.c`).
+    #[must_use]
+    pub fn in_database(&self, tablespace: Option<u32>) -> Option<(u32, &[u8])> {
+        let mut parts = self.0.splitn(3, |byte| *byte == b'/');
+        let (above, database, name) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_above = if tablespace.is_some() { above.starts_with(b"PG_") } else { above == b"base" };
+        let database = std::str::from_utf8(database).ok()?.parse().ok()?;
+        is_above.then_some((database, name))
+    }
+
     /// The path as the operating system takes it.
     #[must_use]
     pub fn as_path(&self) -> &Path {

@@ -115,6 +115,24 @@ impl FileEntry {
     pub fn to(&self) -> u64 {
         self.chunks.iter().fold(self.from, |at, chunk| at.saturating_add(u64::from(chunk.raw_length)))
     }
+
+    /// OID of the database in whose directory the file lies; `None` for what all databases share.
+    #[must_use]
+    pub fn database(&self) -> Option<u32> {
+        self.path.in_database(self.tablespace).map(|(database, _)| database)
+    }
+
+    /// The file belongs to a relation of one database: not to what is shared, and no map, version or other small file.
+    #[must_use]
+    pub fn is_relation(&self) -> bool {
+        self.path.in_database(self.tablespace).is_some_and(|(_, name)| name.first().is_some_and(u8::is_ascii_digit))
+    }
+
+    /// The file that says of which version a database is: without it nobody can connect to the database (`ValidatePgVersion`).
+    #[must_use]
+    pub fn is_version_of_database(&self) -> bool {
+        self.path.in_database(self.tablespace).is_some_and(|(_, name)| name == b"PG_VERSION")
+    }
 }
 
 // The signature is what serde's attribute asks for.

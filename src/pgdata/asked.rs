@@ -125,7 +125,8 @@ mod tests {
                 let fetch = FetchCommand { environment: Vec::new(), program: "/bin/f".into(), arguments: Vec::new() };
                 let (timeline, action) = (TimelineId(11), TargetAction::Promote);
                 let (take_over, read_ahead) = (false, false);
-                let settings = RecoverySettings { target, timeline, action, fetch, take_over, read_ahead };
+                let has_holes = false;
+                let settings = RecoverySettings { target, timeline, action, fetch, take_over, read_ahead, has_holes };
                 let asked = read(&[&settings.block().expect("a block")]);
                 assert_eq!((asked.target, asked.timeline), (settings.target, AskedTimeline::Number(TimelineId(11))));
             }

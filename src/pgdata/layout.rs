@@ -9,16 +9,22 @@
 //!    wait for as many journal commits, and since Linux 5.8 it reports what could not be written.
 //! 5. The caller writes the recovery settings, then [`Layout::finish`] writes `pg_control` and removes the marker.
 //!
+//! Files of databases that are left out become holes of their full length, and these databases have no `PG_VERSION`: replay finds
+//! files where it expects them, a page of zero bytes passes every checksum, and nobody can connect to what is not there.
+//!
+//! Each file gets the modification time that the backup recorded when its last piece is written, so that a later restore can be
+//! told to trust it. Whoever trusts times must not do so in a broken-off restore: there, the content may never have reached the disk.
+//!
 //! A process that is killed at any instruction leaves a directory that [`super::state`] calls a broken-off restore.
 
 mod pool;
 mod sweep;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{Read, Write as _};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,7 +32,7 @@ use std::time::Duration;
 
 use super::PgDataError;
 use super::marker::Marker;
-use super::root::Root;
+use super::root::{Opened, Root};
 use crate::chunk::{ChunkRef, EntryPath};
 use crate::durable::{self, NewFile, Owner};
 use crate::manifest::{ConfigFile, Directory, FileEntry, ManifestError, ManifestLine, Symlink};
@@ -73,6 +79,11 @@ pub struct Options<'a> {
     pub owner: Option<Owner>,
     /// The directories hold something: keep of it what equals the backup, remove the rest.
     pub over: bool,
+    /// Files of relations whose length and modification time are what the backup recorded are taken for right without being read, if
+    /// that time lies before this (seconds since the Unix epoch).
+    pub trusted_before: Option<i64>,
+    /// Databases whose files become holes.
+    pub left_out: &'a BTreeSet<u32>,
     /// Reads what some chunks consist of. Called by several threads.
     pub read: &'a (dyn Fn(&[&ChunkRef]) -> Result<Frames, RepositoryError> + Sync),
     /// Set when the user asks to stop.
@@ -88,6 +99,8 @@ pub struct Progress {
     pub bytes: AtomicU64,
     /// Bytes that were there already.
     pub kept_bytes: AtomicU64,
+    /// Those of them that were not read.
+    pub trusted_bytes: AtomicU64,
     /// Files.
     pub files: AtomicU64,
 }
@@ -125,7 +138,7 @@ pub fn write(
     marker.write(&places.data, options.owner).map_err(PgDataError::io("write marker in", &places.data))?;
     let control = places.data.join(CONTROL_FILE);
     durable::remove(&control).map_err(PgDataError::io("remove", &control))?;
-    let mut hand = Hand { roots: &roots, places, options, known: HashSet::new(), control: None };
+    let mut hand = Hand { roots: &roots, places, options, known: HashSet::new(), control: None, trusted: None };
     Pool::run(options, |pool| {
         for line in lines {
             pool.check()?;
@@ -269,6 +282,8 @@ struct Hand<'a> {
     /// What the backup has, while `options.over`.
     known: HashSet<Name>,
     control: Option<FileEntry>,
+    /// The last file that was trusted: later parts of it follow.
+    trusted: Option<(EntryPath, Option<u32>)>,
 }
 
 impl<'a> Hand<'a> {
@@ -377,17 +392,33 @@ impl<'a> Hand<'a> {
             }
         }
         let (root, below) = self.place(path, line.tablespace)?;
+        if line.database().is_some_and(|database| self.options.left_out.contains(&database)) {
+            return if line.is_version_of_database() { Ok(()) } else { self.hole(&line, root, &below) };
+        }
+        if line.from > 0 && self.trusted.as_ref().is_some_and(|(path, of)| *path == line.path && *of == line.tablespace)
+        {
+            return Ok(());
+        }
         // Later parts of a large file find what the first one made.
         let keep = self.options.over || line.from > 0;
         let opened = root.open_file(&below, line.mode, keep)?;
         let full = root.path().join(&below);
         if line.from == 0 {
             self.remember(root, &below);
-            opened.file.set_len(line.size).map_err(PgDataError::io("set length of", &full))?;
             self.options.progress.files.fetch_add(1, Ordering::Relaxed);
+            if self.is_trusted(&line, &opened).map_err(PgDataError::io("look at", &full))? {
+                let progress = self.options.progress;
+                for count in [&progress.bytes, &progress.kept_bytes, &progress.trusted_bytes] {
+                    count.fetch_add(line.size, Ordering::Relaxed);
+                }
+                self.trusted = Some((line.path, line.tablespace));
+                return Ok(());
+            }
+            opened.file.set_len(line.size).map_err(PgDataError::io("set length of", &full))?;
         }
         let compare = if self.options.over { opened.length.min(line.size) } else { 0 };
-        let target = Arc::new(Target { file: opened.file, path: full, compare });
+        let modified_at = (line.modified_at > 0).then_some(line.modified_at);
+        let target = Arc::new(Target { file: opened.file, path: full, compare, modified_at });
         let mut at = line.from;
         for chunk in line.chunks {
             let bytes = u64::from(chunk.raw_length);
@@ -395,5 +426,29 @@ impl<'a> Hand<'a> {
             at += bytes;
         }
         Ok(())
+    }
+
+    /// A file of a database that is left out. It keeps the time of now: no later restore may take it for the file itself.
+    fn hole(&mut self, line: &FileEntry, root: &Root, below: &Path) -> Result<(), PgDataError> {
+        if line.from > 0 {
+            return Ok(());
+        }
+        self.remember(root, below);
+        if self.options.over {
+            root.clear(below)?;
+        }
+        let opened = root.open_file(below, line.mode, false)?;
+        opened.file.set_len(line.size).map_err(PgDataError::io("set length of", &root.path().join(below)))
+    }
+
+    /// The file may be taken for what the backup has, by its length and time alone.
+    fn is_trusted(&self, line: &FileEntry, opened: &Opened) -> std::io::Result<bool> {
+        let is_old = self.options.trusted_before.is_some_and(|before| line.modified_at < before);
+        // A file that was made just now has no length to compare.
+        if !self.options.over || !is_old || !line.is_relation() || opened.length != line.size {
+            return Ok(false);
+        }
+        let found = opened.file.metadata()?;
+        Ok(found.len() == line.size && found.mtime() == line.modified_at)
     }
 }

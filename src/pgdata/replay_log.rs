@@ -4,6 +4,8 @@
 //! than asked for over a connection, because a restored cluster may let nobody in, and one that fails tells its reason here only.
 //! The caller makes the server write them in English.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -31,6 +33,8 @@ pub struct Replay {
     pub new_timeline: Option<TimelineId>,
     /// Prepared transactions that were open when it ended recovery: they hold their locks until somebody decides.
     pub prepared: Vec<Xid>,
+    /// How often it passed over a page that is not as it should be (`ignore_invalid_pages`), by OID of the database; 0: shared.
+    pub invalid_pages: BTreeMap<u32, u64>,
     /// It takes connections that only read.
     #[serde(skip)]
     pub readable: bool,
@@ -56,6 +60,10 @@ impl Replay {
     pub fn line(&mut self, line: &str) {
         if let Some((_, message)) = line.split_once("LOG:  ") {
             self.message(message.trim_end());
+        } else if let Some((_, message)) = line.split_once("WARNING:  ") {
+            if let Some(database) = database_of_page(message) {
+                *self.invalid_pages.entry(database).or_default() += 1;
+            }
         } else if let Some((_, message)) = line.split_once("FATAL:  ").or_else(|| line.split_once("PANIC:  ")) {
             // A client that came too early is no failure of the server.
             let of_clients = ["the database system is", "no pg_hba.conf entry", "role \"", "database \""];
@@ -103,6 +111,18 @@ impl Replay {
             self.fatal
                 .get_or_insert_with(|| "recovery has paused before the target: see the warnings in its log".to_owned());
         }
+    }
+}
+
+/// The database of a page that `report_invalid_page` names: "page 4 of relation base/16384/16385 is uninitialized".
+fn database_of_page(message: &str) -> Option<u32> {
+    let (_, path) = message.strip_prefix("page ")?.split_once(" of relation ")?;
+    let path = path.split_once(" is uninitialized").or_else(|| path.split_once(" does not exist"))?.0;
+    let parts: Vec<&str> = path.trim_matches('"').split('/').collect();
+    match parts.as_slice() {
+        ["global", _] => Some(0),
+        ["base", database, _] | ["pg_tblspc", _, _, database, _] => database.parse().ok(),
+        _ => None,
     }
 }
 
@@ -163,6 +183,23 @@ mod tests {
             read(&[&format!("{p}recovery stopping at restore point \"a, time b\", time 2026-11-21 10:44:00+00")]);
         assert!(replay.stopped.is_some());
         assert!(read(&[&format!("{p}shutdown at recovery target")]).shut_down_at_target);
+    }
+
+    /// Pages that were passed over are counted for their database, wherever that lies.
+    #[test]
+    fn invalid_pages() {
+        let mut replay = Replay::default();
+        for text in [
+            "page 4 of relation base/16384/16385 is uninitialized",
+            "page 5 of relation base/16384/16385_vm does not exist",
+            "page 0 of relation pg_tblspc/16390/PG_15_202209061/16391/2619 is uninitialized",
+            "page 0 of relation global/1262 does not exist",
+            "WAL contains references to invalid pages",
+        ] {
+            replay.line(&format!("x [1] WARNING:  {text}"));
+            replay.line(&format!("x [1] DEBUG1:  {text}"));
+        }
+        assert_eq!(replay.invalid_pages, BTreeMap::from([(16384, 2), (16391, 1), (0, 1)]));
     }
 
     /// What a server could not survive is told with its hint; a client that came too early is none of it.

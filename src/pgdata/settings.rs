@@ -21,8 +21,9 @@ const BEGIN: &str = "# Begin of the settings written by pitr restore";
 const END: &str = "# End of the settings written by pitr restore";
 
 /// Settings of an earlier life of the cluster that must not reach the restored one.
-const STALE: [&str; 15] = [
+const STALE: [&str; 16] = [
     "archive_cleanup_command",
+    "ignore_invalid_pages",
     "primary_conninfo",
     "primary_slot_name",
     "promote_trigger_file",
@@ -94,6 +95,8 @@ pub struct RecoverySettings {
     /// Whether the server may read WAL ahead of what it replays. It must not where WAL is missing behind the target: from 15 on it
     /// would ask for the missing segment before it has replayed up to the target, and be stopped there.
     pub read_ahead: bool,
+    /// Databases are left out: replay meets pages of theirs that are holes, and passes over them with a warning each.
+    pub has_holes: bool,
 }
 
 impl RecoverySettings {
@@ -117,6 +120,11 @@ impl RecoverySettings {
         }
         if !self.read_ahead {
             lines.push(("recovery_prefetch", "off".into()));
+        }
+        if self.has_holes {
+            // Otherwise a change without a page image, such as the visibility bit of a page or a lock on a hash bucket, is a PANIC
+            // there (`log_invalid_page` in xlogutils.c). 13 and later have it.
+            lines.push(("ignore_invalid_pages", "on".into()));
         }
         if !self.take_over {
             // A clone must neither archive among the source's WAL nor wait for the source's standbys at each commit.
@@ -262,6 +270,7 @@ mod tests {
             },
             take_over: false,
             read_ahead: true,
+            has_holes: false,
         }
     }
 

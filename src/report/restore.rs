@@ -67,6 +67,29 @@ impl Explain for RestoreError {
                 };
                 Report::new(ExitStatus::Usage, what, UNTOUCHED, hint)
             }
+            RestoreError::NoSuchDatabase { known, .. } => Report::new(
+                ExitStatus::Usage,
+                what,
+                format!("{UNTOUCHED} Names are those at the time of the backup. It has {}.", known.join(", ")),
+                "Give one of these names. A database that was made later comes with the WAL by itself, unless it is a copy of one \
+                 that is left out; \"pitr log --kind database\" shows when one was made.",
+            ),
+            RestoreError::PartTakesOver => Report::new(
+                ExitStatus::Usage,
+                what,
+                "Nothing was written. The other databases would be lost to everybody who uses the cluster.",
+                "Leave --take-over out: restore a clone, and bring what is needed over with pg_dump.",
+            ),
+            RestoreError::InvalidPages { log, .. } => Report::new(
+                ExitStatus::Recovery,
+                what,
+                "The directory is restored and its server ran, but WAL changed pages there that are not as they should be: something \
+                 of these databases is damaged or missing.",
+                format!(
+                    "Look for \"of relation\" in {}. \"pitr verify\" says whether the backup is whole; restore from another one.",
+                    log.display()
+                ),
+            ),
             RestoreError::LaterTablespace { entry: Some(_), .. } => Report::new(
                 ExitStatus::Occupied,
                 what,

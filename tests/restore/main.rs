@@ -1,8 +1,10 @@
 //! `pitr restore` on real servers. PostgreSQL is the judge: after each restore SQL says which rows are there.
 
+mod databases;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod places;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::fs;

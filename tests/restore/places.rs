@@ -1,8 +1,10 @@
 //! Where what is restored lies: tablespaces, and `pg_wal` on another disk.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use super::harness::dir::chown_to_test_user;
 use super::harness::{Site, Stop, newest, wait_for};
 use super::{commit, rows};
 
@@ -69,4 +71,20 @@ fn a_tablespace_created_after_the_backup() {
     restored.start();
     wait_for("the restored server to open", || (restored.ask("SELECT pg_is_in_recovery()") == "f").then_some(()));
     assert_eq!(restored.ask("SELECT n FROM t"), "1");
+}
+
+/// Promise: what is a hole in the data directory takes no room in the restored one.
+#[test]
+fn holes_stay_holes() {
+    let site = Site::new(&newest());
+    let stray = site.server.data_dir().join("base/1/999999");
+    let file = fs::File::create(&stray).expect("created");
+    file.set_len(8 << 20).expect("set");
+    chown_to_test_user(&stray);
+    site.backup();
+    site.server.archive_all();
+    let target = site.dir.join("restored");
+    site.try_restore(&target, &["--to", "immediate"]).ok();
+    let restored = fs::metadata(target.join("base/1/999999")).expect("there");
+    assert_eq!((restored.len(), restored.blocks()), (8 << 20, 0));
 }

@@ -36,9 +36,18 @@ pub struct Args {
     /// Put the tablespace that was at OLD to NEW; may be given several times
     #[arg(long, value_name = "OLD=NEW", value_parser = mapping, help_heading = "Where to write")]
     pub tablespace: Vec<(String, PathBuf)>,
-    /// Replace what the target, --waldir and tablespaces hold; a running server is refused all the same
-    #[arg(long, help_heading = "Where to write")]
+    /// Replace what the target, --waldir and tablespaces hold; what equals the backup is read and kept; a running server is refused
+    /// all the same
+    #[arg(long, visible_alias = "delta", help_heading = "Where to write")]
     pub overwrite: bool,
+    /// With --overwrite: do not read files that have the length and time that the backup recorded. DANGEROUS: what changed a file
+    /// and left both as they were stays changed, and nobody notices
+    ///
+    /// Only files of tables and indexes are trusted, that were last written well before the backup began, in a cluster of the same
+    /// system identifier that was shut down cleanly or never started since it was restored. All others are read. A program that
+    /// puts times back (touch, rsync, cp -p), a disk that rots, or a server with fsync = off makes files that deceive it.
+    #[arg(long, requires = "overwrite", help_heading = "Where to write")]
+    pub trust_times: bool,
     /// As root: user and group that own the files, instead of the owner of the directory above the target
     #[arg(long, value_name = "USER[:GROUP]", value_parser = owner, help_heading = "Where to write")]
     pub owner: Option<Owner>,
@@ -46,6 +55,13 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), help_heading = "Where to write")]
     pub jobs: Option<u32>,
 
+    /// Bring the content of this database only, besides template0, template1 and postgres; may be given several times
+    ///
+    /// Nothing of the other databases is fetched: their files are holes, so that the WAL can be replayed. Nobody can connect to them.
+    /// When recovery is over, remove them with DROP DATABASE; the plan and the last lines tell how. The result is always a clone.
+    /// Names are those at the time of the base backup; a number that is no name is taken for an OID.
+    #[arg(long, value_name = "NAME", help_heading = "What becomes of it")]
+    pub only_database: Vec<String>,
     /// What the server does at the target
     #[arg(long, value_enum, default_value_t = Action::Promote, help_heading = "What becomes of it")]
     pub action: Action,
@@ -78,7 +94,8 @@ const EXAMPLES: &str = "\
 Examples:  pitr restore --to \"5 min ago\" --target /var/lib/postgresql/restored --dry-run
            pitr restore --to \"2026-03-02 14:25:03+01\" --target /var/lib/postgresql/restored --start
            pitr restore --to-name before_migration --target /srv/clone --tablespace /fast/ts1=/srv/clone-ts1
-           pitr restore --to latest --target /var/lib/postgresql/16/main --overwrite --take-over";
+           pitr restore --to latest --target /var/lib/postgresql/16/main --overwrite --take-over
+           pitr restore --to \"yesterday 14:25\" --target /srv/clone --only-database shop --start";
 
 impl Args {
     /// A dry run without a target directory: what `pitr plan` asks for.
@@ -91,8 +108,10 @@ impl Args {
             waldir: None,
             tablespace: Vec::new(),
             overwrite: false,
+            trust_times: false,
             owner: None,
             jobs: None,
+            only_database: Vec::new(),
             action: Action::Promote,
             take_over: false,
             wal_fetch: None,

@@ -1,5 +1,6 @@
 //! Why a restore was not done, or not to its end.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -101,6 +102,27 @@ pub enum RestoreError {
         /// The locations it has.
         known: Vec<String>,
     },
+    /// `--only-database` names a database that the backup does not have.
+    #[error("base backup \"{backup}\" has no database \"{name}\"")]
+    NoSuchDatabase {
+        /// The name asked for.
+        name: String,
+        /// The backup.
+        backup: String,
+        /// The names it has.
+        known: Vec<String>,
+    },
+    /// `--only-database` with `--take-over`.
+    #[error("a restore of some databases cannot take over the cluster")]
+    PartTakesOver,
+    /// Replay met invalid pages in databases that should be whole.
+    #[error("recovery passed over invalid pages in databases that should be whole: {}", invalid(databases))]
+    InvalidPages {
+        /// How many, by OID of the database; 0: shared.
+        databases: BTreeMap<u32, u64>,
+        /// The server's log, which names them.
+        log: PathBuf,
+    },
     /// A tablespace that the WAL creates would be made in a directory of this host that is not free for it.
     #[error(
         "cannot restore here: the WAL to be replayed creates a tablespace in \"{}\" (at {lsn}), and that directory {}",
@@ -166,6 +188,14 @@ impl From<StorageError> for RestoreError {
     fn from(error: StorageError) -> Self {
         RestoreError::Repository(error.into())
     }
+}
+
+fn invalid(databases: &BTreeMap<u32, u64>) -> String {
+    let told = databases.iter().map(|(oid, count)| match oid {
+        0 => format!("{count} of shared relations"),
+        oid => format!("{count} of the database with OID {oid}"),
+    });
+    told.collect::<Vec<_>>().join(", ")
 }
 
 fn occupied(holds: &Holds) -> String {

@@ -37,6 +37,13 @@ pub(super) struct Ground {
     pub(super) over: bool,
 }
 
+impl Ground {
+    /// The target holds a cluster, which will be written over.
+    pub(super) fn has_cluster(&self) -> bool {
+        matches!(self.target_holds, Holds::Cluster { .. })
+    }
+}
+
 /// A tablespace's move.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct Moved {

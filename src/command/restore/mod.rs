@@ -3,7 +3,7 @@
 //! Split by phase, each of which ends with a value that the next one takes:
 //!
 //! ```text
-//! args ─► resolve (target, plan) ─► survey (the backup's files) ─► ground (directories) ─► show ─► ask
+//! args ─► resolve (target, plan) ─► survey (the backup's files) ─► databases ─► ground (directories) ─► show ─► ask
 //!                                                                      ─► write ─► start ─► summary
 //! ```
 //!
@@ -13,10 +13,12 @@
 mod args;
 mod ask;
 mod before_drop;
+mod databases;
 mod error;
 mod ground;
 mod later_tablespaces;
 mod progress;
+mod replayed;
 mod resolve;
 mod settings;
 mod show;
@@ -25,6 +27,7 @@ mod start;
 mod summary;
 mod survey;
 mod target;
+mod trust;
 mod watched;
 mod write;
 
@@ -34,6 +37,8 @@ use serde::Serialize;
 
 pub use args::{Action, Args};
 pub use error::RestoreError;
+use ground::Ground;
+use replayed::Replayed;
 pub use target::TargetArgs;
 
 use super::Context;
@@ -50,6 +55,10 @@ struct Document<'a> {
     /// Settings that are too low for the WAL on the way.
     settings: &'a [settings::Shortfall],
     directories: Option<&'a ground::Ground>,
+    /// With `--only-database`: which ones get their content.
+    databases: Option<&'a databases::Databases>,
+    /// With `--trust-times`: of which files.
+    trust: Option<&'a trust::Trust>,
     /// The file systems to be written to.
     disks: &'a [space::Disk],
     notes: &'a [String],
@@ -75,6 +84,9 @@ struct Refused<'a> {
 /// # Errors
 /// See [`RestoreError`]. What was written is left as a broken-off restore, which the same command continues.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, RestoreError> {
+    if args.take_over && !args.only_database.is_empty() {
+        return Err(RestoreError::PartTakesOver);
+    }
     let resolved = match resolve::resolve(args, context) {
         Ok(resolved) => resolved,
         Err(error) => {
@@ -82,15 +94,24 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, RestoreError> {
             return Err(error);
         }
     };
-    let survey = survey::survey(&resolved.server, &resolved.info)?;
+    let mut survey = survey::survey(&resolved.server, &resolved.info)?;
+    let looks = args.target.is_some() || !args.only_database.is_empty();
+    let replayed = if looks { replayed::replayed(&resolved)? } else { Replayed::default() };
+    let databases = databases::choose(args, &resolved, &mut survey, &replayed)?;
     let settings = settings::too_low(args, &resolved, &survey)?;
     let ground = ground::survey(args, &resolved.info, &resolved.cluster.repositories())?;
     if let Some(ground) = &ground {
-        later_tablespaces::check(&resolved.server, &resolved.record, &resolved.plan, ground)?;
+        later_tablespaces::check(&replayed.events, ground)?;
     }
+    let trust = ground.as_ref().filter(|_| args.trust_times);
+    let trust = trust.map(|ground| trust::trust(&ground.target, &ground.target_holds, &resolved.info, &replayed));
     let binaries = if args.start { Some(start::programs(args, &resolved)?) } else { None };
     let disks = ground.as_ref().map_or_else(|| Ok(Vec::new()), |ground| space::disks(ground, &resolved, &survey))?;
     let mut notes = show::notes(&resolved, &survey, ground.as_ref());
+    notes.extend(
+        databases.iter().flat_map(|databases| databases.notes(ground.as_ref().is_some_and(Ground::has_cluster))),
+    );
+    notes.extend(trust.as_ref().map(trust::note));
     notes.extend(settings.iter().map(settings::note));
     notes.extend(disks.iter().filter_map(space::note));
     let cluster = resolved.cluster.name.to_string();
@@ -101,6 +122,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, RestoreError> {
         files: &survey,
         settings: &settings,
         directories: ground.as_ref(),
+        databases: databases.as_ref(),
+        trust: trust.as_ref(),
         disks: &disks,
         notes: &notes,
         take_over: args.take_over,
@@ -109,7 +132,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, RestoreError> {
     };
     if !context.json {
         let mut out = context.stdout();
-        out.write_all(show::text(args, &resolved, &survey, ground.as_ref(), &notes).as_bytes())?;
+        out.write_all(show::text(args, &resolved, &survey, ground.as_ref(), databases.as_ref(), &notes).as_bytes())?;
         out.flush()?;
     } else if args.dry_run {
         context.stdout().json(&document)?;
@@ -120,7 +143,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, RestoreError> {
     if !args.yes {
         ask::confirm(ground, context)?;
     }
-    let written = write::write(args, context, &resolved, &survey, ground)?;
+    let choice = write::Choice { databases: databases.as_ref(), trust: trust.as_ref() };
+    let written = write::write(args, context, &resolved, &survey, ground, choice)?;
     let reached = match binaries {
         Some(binaries) => Some(start::start(args, context, &resolved, ground, &written, binaries)?),
         None => None,
@@ -129,12 +153,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, RestoreError> {
         context.stdout().json(&Document { written: Some(&written), reached: reached.as_ref(), ..document })?;
     } else {
         let mut out = context.stdout();
-        out.write_all(summary::text(args, ground, &written, reached.as_ref()).as_bytes())?;
+        out.write_all(summary::text(args, ground, databases.as_ref(), &written, reached.as_ref()).as_bytes())?;
         out.flush()?;
     }
     match &reached {
         Some(reached) if !reached.as_planned => Err(start::elsewhere(ground, reached)),
-        _ => Ok(ExitStatus::Success),
+        Some(reached) => start::whole(databases.as_ref(), reached).map(|()| ExitStatus::Success),
+        None => Ok(ExitStatus::Success),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::pgdata::layout::Progress;
 
@@ -41,8 +41,31 @@ fn write(total_bytes: u64, progress: &Progress, done: &Receiver<()>) {
     let begun = Instant::now();
     while done.recv_timeout(LINE_EVERY) == Err(RecvTimeoutError::Timeout) {
         let bytes = progress.bytes.load(Ordering::Relaxed);
-        let percent = bytes.saturating_mul(100).checked_div(total_bytes).unwrap_or(100);
-        let seconds = begun.elapsed().as_secs();
-        eprintln!("wrote {} of {} ({percent} %) in {seconds} s", HumanBytes(bytes), HumanBytes(total_bytes));
+        eprintln!("{}", line(bytes, total_bytes, begun.elapsed()));
+    }
+}
+
+/// How far it is, at which rate, and how long the rest takes at that rate.
+fn line(bytes: u64, total_bytes: u64, elapsed: Duration) -> String {
+    let percent = bytes.saturating_mul(100).checked_div(total_bytes).unwrap_or(100);
+    let seconds = elapsed.as_secs().max(1);
+    let rate = bytes / seconds;
+    let left = total_bytes.saturating_sub(bytes).checked_div(rate);
+    let left =
+        left.map_or_else(|| "unknown time".to_owned(), |left| HumanDuration(Duration::from_secs(left)).to_string());
+    let (done, total, rate) = (HumanBytes(bytes), HumanBytes(total_bytes), HumanBytes(rate));
+    format!("wrote {done} of {total} ({percent} %) in {seconds} s, {rate}/s, {left} left")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rate and time left are those of the work so far; before the first byte nobody knows.
+    #[test]
+    fn lines() {
+        let told = line(30 << 20, 120 << 20, Duration::from_secs(30));
+        assert_eq!(told, "wrote 30.00 MiB of 120.00 MiB (25 %) in 30 s, 1.00 MiB/s, 90 seconds left");
+        assert!(line(0, 120 << 20, Duration::from_secs(30)).ends_with("0 B/s, unknown time left"));
     }
 }

@@ -4,6 +4,7 @@ use indicatif::{HumanBytes, HumanCount};
 use jiff::tz::TimeZone;
 
 use super::Args;
+use super::databases::Databases;
 use super::ground::Ground;
 use super::resolve::Resolved;
 use super::summary;
@@ -19,6 +20,7 @@ pub(super) fn text(
     resolved: &Resolved,
     survey: &Survey,
     ground: Option<&Ground>,
+    databases: Option<&Databases>,
     notes: &[String],
 ) -> String {
     let Resolved { plan, zone, .. } = resolved;
@@ -34,6 +36,9 @@ pub(super) fn text(
     );
     if plan.target.kind != TargetKind::Latest {
         line("lost", lost(&plan.lost, zone));
+    }
+    if let Some(databases) = databases {
+        line("databases", databases.line());
     }
     if let Some(ground) = ground {
         line("target", format!("{}: {}", ground.target.display(), holds(ground)));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::databases::Databases;
 use super::ground::Ground;
 use super::resolve::Resolved;
 use super::write::Written;
@@ -143,6 +144,12 @@ impl Shown {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Fails if replay passed over pages of databases that should be whole.
+pub(super) fn whole(databases: Option<&Databases>, reached: &Reached) -> Result<(), RestoreError> {
+    let databases = databases.map(|databases| databases.invalid(&reached.replay)).unwrap_or_default();
+    if databases.is_empty() { Ok(()) } else { Err(RestoreError::InvalidPages { databases, log: reached.log.clone() }) }
 }
 
 /// The error of a server that stopped elsewhere.

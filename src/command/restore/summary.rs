@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use indicatif::HumanBytes;
 
 use super::Args;
+use super::databases::Databases;
 use super::ground::Ground;
 use super::start::Reached;
 use super::write::Written;
@@ -12,10 +13,19 @@ use crate::pgdata::quote::shell_word;
 use crate::wal::Xid;
 
 /// The summary as text.
-pub(super) fn text(args: &Args, ground: &Ground, written: &Written, reached: Option<&Reached>) -> String {
+pub(super) fn text(
+    args: &Args,
+    ground: &Ground,
+    databases: Option<&Databases>,
+    written: &Written,
+    reached: Option<&Reached>,
+) -> String {
     let target = shell_word(&ground.target.to_string_lossy());
     let mut text = format!("Restored {} files, {}", written.files, HumanBytes(written.bytes));
-    if written.kept_bytes > 0 {
+    if written.trusted_bytes > 0 {
+        let (kept, trusted) = (HumanBytes(written.kept_bytes), HumanBytes(written.trusted_bytes));
+        let _ = write!(text, " ({kept} were there already, {trusted} of it trusted and not read)");
+    } else if written.kept_bytes > 0 {
         let _ = write!(text, " ({} were there already)", HumanBytes(written.kept_bytes));
     }
     let _ = writeln!(text, ", to {target}.");
@@ -57,6 +67,14 @@ pub(super) fn text(args: &Args, ground: &Ground, written: &Written, reached: Opt
                  postgresql.auto.conf."
             );
         }
+    }
+    let afterwards = databases.map(Databases::afterwards).unwrap_or_default();
+    if !afterwards.is_empty() {
+        text.push_str(&afterwards);
+        text.push_str(
+            "CLONE of some databases: it does not archive (archive_mode = off), and cannot become the cluster.\n",
+        );
+        return text;
     }
     text.push_str(if args.take_over {
         "TAKE-OVER: it archives on, on a timeline of its own. Keep the old server stopped; to go back, stop this one and \

@@ -1,7 +1,7 @@
 //! Reading the backup's manifest through once before anything is touched: it must be whole, and some of what it lists is to be
 //! known for the plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -30,6 +30,11 @@ pub(super) struct Survey {
     pub(super) bytes: u64,
     /// Those of them that belong to tablespaces, by OID.
     pub(super) tablespace_bytes: BTreeMap<u32, u64>,
+    /// Bytes of databases that are left out, not counted in the others.
+    pub(super) left_out_bytes: u64,
+    /// What each database has in each tablespace (`None`: in the data directory).
+    #[serde(skip)]
+    pub(super) databases: BTreeMap<(u32, Option<u32>), Share>,
     /// `postgresql.conf` lies in the data directory.
     pub(super) has_configuration: bool,
     /// `pg_hba.conf` lies in the data directory.
@@ -45,6 +50,28 @@ pub(super) struct Survey {
     pub(super) read: BTreeMap<String, Vec<u8>>,
 }
 
+/// The part of a database that lies in one tablespace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Share {
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+}
+
+impl Survey {
+    /// Takes databases out of what will be written.
+    pub(super) fn leave_out(&mut self, databases: &BTreeSet<u32>) {
+        for ((_, tablespace), share) in self.databases.iter().filter(|((database, _), _)| databases.contains(database))
+        {
+            self.files -= share.files;
+            self.bytes -= share.bytes;
+            self.left_out_bytes += share.bytes;
+            if let Some(bytes) = tablespace.and_then(|oid| self.tablespace_bytes.get_mut(&oid)) {
+                *bytes -= share.bytes;
+            }
+        }
+    }
+}
+
 /// Configuration is longer than this nowhere.
 const MOST_READ_BYTES: u64 = 1 << 20;
 
@@ -58,6 +85,11 @@ pub(super) fn survey(server: &ServerRepository, info: &BackupInfo) -> Result<Sur
             ManifestLine::File(file) if file.from == 0 => {
                 survey.files += 1;
                 survey.bytes += file.size;
+                if let Some(database) = file.database() {
+                    let share = survey.databases.entry((database, file.tablespace)).or_default();
+                    share.files += 1;
+                    share.bytes += file.size;
+                }
                 if let Some(oid) = file.tablespace {
                     *survey.tablespace_bytes.entry(oid).or_default() += file.size;
                 } else {

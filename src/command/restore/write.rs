@@ -5,9 +5,11 @@ use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
+use super::databases::Databases;
 use super::ground::Ground;
 use super::resolve::Resolved;
 use super::survey::Survey;
+use super::trust::Trust;
 use super::{Args, RestoreError, progress};
 use crate::catalog::BackupId;
 use crate::command::Context;
@@ -32,9 +34,20 @@ pub(super) struct Written {
     pub(super) bytes: u64,
     /// Bytes that were there already.
     pub(super) kept_bytes: u64,
+    /// Those of them that were not read, but trusted by length and time.
+    pub(super) trusted_bytes: u64,
     /// What a server has to allow to run on the result.
     #[serde(skip)]
     pub(super) limits: ServerLimits,
+}
+
+/// What is written otherwise than plainly.
+#[derive(Clone, Copy)]
+pub(super) struct Choice<'a> {
+    /// Which databases; `None`: all.
+    pub(super) databases: Option<&'a Databases>,
+    /// Which files are trusted; `None`: none.
+    pub(super) trust: Option<&'a Trust>,
 }
 
 /// Writes everything.
@@ -44,8 +57,10 @@ pub(super) fn write(
     resolved: &Resolved,
     survey: &Survey,
     ground: &Ground,
+    choice: Choice<'_>,
 ) -> Result<Written, RestoreError> {
-    let settings = recovery_settings(args, context, resolved)?;
+    let left_out = choice.databases.map(Databases::left_out_oids).unwrap_or_default();
+    let settings = recovery_settings(args, context, resolved, !left_out.is_empty())?;
     let block = settings.block().map_err(PgDataError::from)?;
     let marker = Marker {
         system_identifier: resolved.info.system_identifier,
@@ -60,6 +75,8 @@ pub(super) fn write(
         jobs: args.jobs.unwrap_or(resolved.cluster.jobs) as usize,
         owner: ground.owner,
         over: ground.over,
+        trusted_before: choice.trust.and_then(Trust::before),
+        left_out: &left_out,
         read: &|chunks| resolved.server.fetch_frames(&sources, chunks.iter().copied()),
         interrupt: &flag,
         progress: &progress,
@@ -76,6 +93,7 @@ pub(super) fn write(
         files: progress.files.load(Ordering::Relaxed),
         bytes: progress.bytes.load(Ordering::Relaxed),
         kept_bytes: progress.kept_bytes.load(Ordering::Relaxed),
+        trusted_bytes: progress.trusted_bytes.load(Ordering::Relaxed),
         limits,
     })
 }
@@ -113,13 +131,19 @@ fn settle_settings(layout: &Layout, block: &str) -> Result<(), RestoreError> {
     Ok(layout.put("recovery.signal", b"")?)
 }
 
-fn recovery_settings(args: &Args, context: &Context, resolved: &Resolved) -> Result<RecoverySettings, RestoreError> {
+fn recovery_settings(
+    args: &Args,
+    context: &Context,
+    resolved: &Resolved,
+    has_holes: bool,
+) -> Result<RecoverySettings, RestoreError> {
     Ok(RecoverySettings {
         target: resolved.plan.recovery_target.clone(),
         timeline: resolved.plan.timeline,
         action: args.action.into(),
         fetch: fetch_command(args, &context.config, &resolved.cluster)?,
         take_over: args.take_over,
+        has_holes,
         read_ahead: resolved.plan.lost.complete || resolved.info.postgres_major < FIRST_WITH_READ_AHEAD,
     })
 }

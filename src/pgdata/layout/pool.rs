@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
+
 use super::super::PgDataError;
 use super::Options;
 use crate::chunk::{ChunkContent, ChunkId, ChunkRef};
@@ -24,6 +26,18 @@ pub(super) struct Target {
     pub(super) path: PathBuf,
     /// As far as this the file held something before that may be right already. Beyond it there are only zero bytes.
     pub(super) compare: u64,
+    /// The time that it gets when nobody writes to it any more, in seconds since the Unix epoch.
+    pub(super) modified_at: Option<i64>,
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let Some(seconds) = self.modified_at else { return };
+        let untouched = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let last_modification = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        // One that keeps another time is only read once more by a later restore.
+        let _ = rustix::fs::futimens(&self.file, &Timestamps { last_access: untouched, last_modification });
+    }
 }
 
 /// A chunk and its place in a file.
