@@ -61,9 +61,9 @@ pub fn page_hashes(mut base: Vec<PageHash>, sets: &[(&[u8], &[PageHash])]) -> Ve
 const UNKNOWN: PageHash = PageHash([0; 16]);
 
 /// What is to be stored of a chunk with these page hashes, `raw_length` bytes long, of which an earlier version is there whose page hashes
-/// are `before` (by [`page_hashes`]).
+/// are `before` (by [`page_hashes`]). `moving` are pages that are to be stored though they have not changed.
 #[must_use]
-pub fn change(earlier: &ChunkRef, before: &[PageHash], raw_length: u32, pages: &[PageHash]) -> Change {
+pub fn change(earlier: &ChunkRef, before: &[PageHash], raw_length: u32, pages: &[PageHash], moving: &[u8]) -> Change {
     let ChunkContent::Stored { base, sets, .. } = &earlier.content else { return Change::Anew };
     // A set is read with the lengths that the pages of the finished chunk have.
     let whole = (earlier.raw_length.min(raw_length) as usize) / PAGE_BYTES;
@@ -73,7 +73,9 @@ pub fn change(earlier: &ChunkRef, before: &[PageHash], raw_length: u32, pages: &
     }
     let has_changed = |page: usize| before.get(page).is_none_or(|before| *before == UNKNOWN || *before != pages[page]);
     // At most 64 pages.
-    let mut changed: Vec<u8> = (0..pages.len()).filter(|page| has_changed(*page)).map(|page| page as u8).collect();
+    let numbers = (0..pages.len()).map(|page| page as u8);
+    let mut changed: Vec<u8> =
+        numbers.filter(|page| moving.contains(page) || has_changed(usize::from(*page))).collect();
     let still = |set: &&PageSet| set.pages.iter().any(|page| changed.binary_search(page).is_err());
     let mut keep: Vec<PageSet> = sets.iter().filter(still).cloned().collect();
     if keep.len() >= MAX_PAGE_SETS {
@@ -135,7 +137,7 @@ mod tests {
                 let of_sets: Vec<_> =
                     sets.iter().map(|set| (set.pages.as_slice(), self.at(set.place).1.as_slice())).collect();
                 let before = page_hashes(self.at(*base).1.clone(), &of_sets);
-                if let Change::Pages { base, mut keep, pages: changed } = change(earlier, &before, raw_length, &pages) {
+                if let Change::Pages { base, mut keep, pages: changed } = change(earlier, &before, raw_length, &pages, &[]) {
                     let hashes = changed.iter().map(|page| pages[usize::from(*page)]).collect();
                     let stored = changed.len();
                     let place = self.store(cut_pages(raw, &changed), hashes);
@@ -200,6 +202,22 @@ mod tests {
                 prop_assert!(frames.read(chunk) == *raw);
             }
         }
+    }
+
+    /// Pages that are to move are stored, changed or not, and the set that held them is left out; one that holds others too stays.
+    #[test]
+    fn pages_that_move() {
+        let mut frames = Frames::default();
+        let mut raw: Vec<u8> = vec![1; CHUNK_BYTES];
+        let mut chunk = frames.take(None, &raw).0;
+        for pages in [&[3, 9][..], &[5], &[6, 7]] {
+            pages.iter().for_each(|page| raw[page * PAGE_BYTES] = 2);
+            chunk = frames.take(Some(&chunk), &raw).0;
+        }
+        let (_, pages) = identify(&raw);
+        let moved = change(&chunk, &pages, CHUNK_BYTES as u32, &pages, &[3, 5, 9]);
+        let Change::Pages { keep, pages: stored, .. } = moved else { panic!("{moved:?}") };
+        assert_eq!((keep.len(), keep[0].pages.as_slice(), stored.as_slice()), (1, &[6, 7][..], &[3, 5, 9][..]));
     }
 
     /// A page or two a day, evenly spread, cost about four times their size in the long run, and a base and eight sets to read at most.

@@ -10,7 +10,7 @@
 
 use std::io;
 
-use super::{ChunkId, PAGE_BYTES, PageHash};
+use super::{ChunkContent, ChunkId, ChunkRef, PAGE_BYTES, PageHash, PageSet, Place};
 use crate::catalog::PackId;
 use crate::codec::skippable;
 use crate::wal::SystemIdentifier;
@@ -24,6 +24,24 @@ const MAGIC: &[u8; 8] = b"PITRPACK";
 const VERSION: u16 = 1;
 /// Bytes of an index entry before its page hashes.
 const ENTRY_BYTES: usize = 52;
+
+/// Bytes of every pack beside its frames and their entries: the header of the index and the footer.
+pub const FIXED_BYTES: u64 = (skippable::HEADER_BYTES + FOOTER_FRAME_BYTES) as u64;
+
+/// Where a chunk's frames are, and how many bytes of each pack are there for them: those of the frame and of its entry in the index, which is most
+/// of a pack whose content compresses well.
+pub fn shares(chunk: &ChunkRef) -> impl Iterator<Item = (Place, u64)> + '_ {
+    let of_base = (chunk.raw_length as usize).div_ceil(PAGE_BYTES);
+    let of_sets: &[PageSet] = match &chunk.content {
+        ChunkContent::Zero => &[],
+        ChunkContent::Stored { sets, .. } => sets,
+    };
+    let pages = std::iter::once(of_base).chain(of_sets.iter().map(|set| set.pages.len()));
+    let share = |(place, pages): (Place, usize)| {
+        (place, u64::from(place.length) + (ENTRY_BYTES + pages * size_of::<PageHash>()) as u64)
+    };
+    chunk.places().zip(pages).map(share)
+}
 
 /// One frame of a pack.
 #[derive(Clone, PartialEq, Eq, Debug)]

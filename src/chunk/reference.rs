@@ -42,6 +42,13 @@ pub struct ChunkRef {
     pub content: ChunkContent,
 }
 
+impl ChunkRef {
+    /// Where its frames are: that of the base, then those of the page sets.
+    pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
+        self.content.places()
+    }
+}
+
 /// Where a chunk's bytes come from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ChunkContent {
@@ -56,6 +63,17 @@ pub enum ChunkContent {
         /// Page sets, at most [`MAX_PAGE_SETS`], oldest first; the newest that holds a page wins.
         sets: Vec<PageSet>,
     },
+}
+
+impl ChunkContent {
+    /// As [`ChunkRef::places`].
+    pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
+        let (base, sets) = match self {
+            ChunkContent::Zero => (None, &[][..]),
+            ChunkContent::Stored { base, sets, .. } => (Some(*base), sets.as_slice()),
+        };
+        base.into_iter().chain(sets.iter().map(|set| set.place))
+    }
 }
 
 /// A reference or a chunk that is not what the format allows, or not what its identity says.

@@ -82,6 +82,14 @@ impl Explain for RepositoryError {
                     .to_owned(),
                 "Run the same again. If it takes longer than half of undelete_days, raise that setting.".to_owned(),
             ),
+            RepositoryError::UnreadableMark { .. } => (
+                ExitStatus::Damaged,
+                "Nothing is removed by a damaged mark, but until it is replaced nobody can tell whether something that others stored is about \
+                 to go. What was about to be complete refers to such; it does not count. What is stored is not affected."
+                    .to_owned(),
+                "Run \"pitr expire\", which replaces the mark, and then the same again. Look for errors of the disk behind the repository."
+                    .to_owned(),
+            ),
             RepositoryError::Late { .. } => (
                 ExitStatus::Timeout,
                 "Something that it needs may have been removed while the store kept it waiting. It is marked as forgotten, and \

@@ -189,6 +189,7 @@ impl ServerRepository {
             let error = io::Error::other("it is another backup's, or bytes follow it");
             return Err(self.manifest_error(id, error.into()));
         }
+        let packs = packs.into_keys().collect();
         match other.commit_manifest(id, target, &packs, &author.host, &|| author.now) {
             Err(RepositoryError::Occupied { .. }) => Ok(other.storage.settle(key)?),
             other => other,

@@ -4,6 +4,9 @@
 //! read again. So a manifest must not be written that refers to what is nearly due; a mark that is younger does no harm, since
 //! the manifest will be there when the mark is due. A backup asks [`ServerRepository::doomed`] before it refers to packs of
 //! others, and [`ServerRepository::commit_manifest`] asks again just before the manifest is written.
+//!
+//! A mark that is damaged names nothing any more, so nothing is removed by it; the next collection marks anew what it named, for the whole
+//! time, and then takes it away. Somebody who read it before may still be removing: until it is away a backup refers to nothing of others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +14,7 @@ use super::notes::Author;
 use super::{RepositoryError, ServerRepository, keys, malformed, parse};
 use crate::catalog::{BackupId, BackupNotes, DOOM_FORMAT, Doom, Expired, PackId, Saying, Stamp, WalRun};
 use crate::recovery::StoredSegments;
-use crate::storage::{Key, NewObject, Put};
+use crate::storage::{Key, NewObject, Put, StorageErrorKind};
 use crate::wal::{PgTime, SegmentName, SegmentNo, SegmentSize, TimelineId};
 
 /// Largest mark that is read: it names runs, not single objects.
@@ -22,32 +25,37 @@ const MOST_COMMIT_US: i64 = 3_600_000_000;
 
 /// All marks of a server.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Dooms(pub Vec<(Stamp, Doom)>);
+pub struct Dooms {
+    /// Those that can be read.
+    pub marks: Vec<(Stamp, Doom)>,
+    /// Those that are damaged, and why: what they name cannot be told. Nothing is removed by them.
+    pub unreadable: Vec<(Stamp, String)>,
+}
 
 impl Dooms {
     /// Whether a pack is marked. A backup that begins now does not refer to it.
     #[must_use]
     pub fn has_pack(&self, id: PackId) -> bool {
-        self.0.iter().any(|(_, doom)| doom.has_pack(id))
+        self.marks.iter().any(|(_, doom)| doom.has_pack(id))
     }
 
     /// Whether a backup's folder is marked.
     #[must_use]
     pub fn has_backup(&self, id: BackupId) -> bool {
-        self.0.iter().any(|(_, doom)| doom.backups.contains(&id))
+        self.marks.iter().any(|(_, doom)| doom.backups.contains(&id))
     }
 
     /// The mark of a pack that is so near its removal that nothing complete may refer to it any more.
     #[must_use]
     pub fn near(&self, id: PackId, now: PgTime) -> Option<&Doom> {
-        self.0.iter().map(|(_, doom)| doom).find(|doom| doom.is_near(now) && doom.has_pack(id))
+        self.marks.iter().map(|(_, doom)| doom).find(|doom| doom.is_near(now) && doom.has_pack(id))
     }
 
     /// Marked WAL by timeline.
     #[must_use]
     pub fn wal(&self, size: SegmentSize) -> BTreeMap<TimelineId, StoredSegments> {
         let mut all = BTreeMap::new();
-        self.0.iter().for_each(|(_, doom)| add_runs(&mut all, &doom.wal, size));
+        self.marks.iter().for_each(|(_, doom)| add_runs(&mut all, &doom.wal, size));
         all
     }
 }
@@ -71,23 +79,39 @@ pub(super) fn wal_runs(all: &BTreeMap<TimelineId, StoredSegments>, size: Segment
     runs.collect()
 }
 
+/// What every version of a mark has.
+#[derive(serde::Deserialize)]
+struct FormatOf {
+    format: u32,
+}
+
 impl ServerRepository {
     /// All marks.
     ///
     /// # Errors
-    /// The store fails, or a mark cannot be understood: then nobody can tell what is to be removed.
+    /// The store fails, or a newer version wrote a mark.
     pub fn doomed(&self) -> Result<Dooms, RepositoryError> {
-        let mut found = Vec::new();
+        let mut found = Dooms::default();
         for stamp in self.stamps(&keys::dooms(&self.folder))? {
             let key = keys::doom(&self.folder, stamp);
-            let doom: Doom = match self.storage.get(&key, DOOM_BYTES) {
+            let bytes = match self.storage.get(&key, DOOM_BYTES) {
                 Err(error) if error.is_not_found() => continue,
-                bytes => parse(self.storage.as_ref(), &key, &bytes?)?,
+                Err(error) if error.kind == StorageErrorKind::TooLarge => {
+                    found.unreadable.push((stamp, error.to_string()));
+                    continue;
+                }
+                bytes => bytes?,
             };
-            self.known_format(&key, doom.format)?;
-            found.push((stamp, doom));
+            // Another format is no damage, whatever else it has.
+            if let Ok(FormatOf { format }) = serde_json::from_slice(&bytes) {
+                self.known_format(&key, format)?;
+            }
+            match parse(self.storage.as_ref(), &key, &bytes) {
+                Ok(doom) => found.marks.push((stamp, doom)),
+                Err(error) => found.unreadable.push((stamp, error.to_string())),
+            }
         }
-        Ok(Dooms(found))
+        Ok(found)
     }
 
     fn known_format(&self, key: &Key, format: u32) -> Result<(), RepositoryError> {
@@ -152,11 +176,11 @@ impl ServerRepository {
         Ok(())
     }
 
-    /// Fails if the folder of a backup, or one of these packs, is about to be removed. Otherwise tells when the first of them may
+    /// Fails if the folder of a backup, or one of these packs, is about to be removed or may be. Otherwise tells when the first of them may
     /// be, if any is marked at all.
     ///
     /// # Errors
-    /// The store fails; [`RepositoryError::Doomed`].
+    /// The store fails; [`RepositoryError::Doomed`], [`RepositoryError::UnreadableMark`].
     pub fn refuse_doomed(
         &self,
         id: BackupId,
@@ -164,7 +188,14 @@ impl ServerRepository {
         now: PgTime,
     ) -> Result<Option<PgTime>, RepositoryError> {
         let mut limit: Option<PgTime> = None;
-        for (_, doom) in self.doomed()?.0 {
+        let dooms = self.doomed()?;
+        if let Some((stamp, why)) = dooms.unreadable.into_iter().next()
+            && packs.iter().any(|pack| pack.backup != id)
+        {
+            let (storage, key) = (self.storage.describe(), keys::doom(&self.folder, stamp).to_string());
+            return Err(RepositoryError::UnreadableMark { storage, key, reason: why });
+        }
+        for (_, doom) in dooms.marks {
             let key = if doom.backups.contains(&id) {
                 keys::backup(&self.folder, id)
             } else if let Some(pack) = packs.iter().find(|pack| doom.has_pack(**pack)) {

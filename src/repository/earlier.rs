@@ -3,8 +3,32 @@
 //! Held in memory for the time of a backup: about 100 bytes a chunk, 200 MB for a terabyte. A chunk any of whose packs is missing is not
 //! offered, so that a new backup stores anew what an earlier one has lost. Page hashes come from the packs' indexes, read when a chunk
 //! has changed, and kept as long as the stream goes through that pack.
+//!
+//! # Packs that are mostly dead
+//!
+//! A pack stays as long as a backup that is kept refers to one frame in it. What a new backup takes over from its parent therefore decides what
+//! can ever go: one table that nobody writes to would hold the dead frames around it for ever. So of a pack of which the parent uses less than
+//! a third ([`USED_PART`]) nothing is taken over: its pages are stored anew, in the new backup's packs ([`EarlierBackup::moving`]), and the pack goes as
+//! a whole when the last backup that refers to it does. The server sends those pages anyway; where it sends only changes, they are read from
+//! the repository. Nothing that is stored changes, no manifest is written again, and `pitr expire` has nothing to know of it.
+//!
+//! Simulated over two years of daily backups of 4 GiB, each kept for 30 days. What is in the store is in parts of the first backup (mean of the second
+//! year; in brackets how much of it no kept backup refers to), what a backup sends in percent of the first:
+//!
+//! | pages that change a day | taken over always | used part a quarter | a third | a half |
+//! |---|---|---|---|---|
+//! | 2 %, anywhere | 5.3 (29 %), 7.7 % | 4.4 (14 %), 8.0 % | 4.4 (12 %), 8.1 % | 4.4 (8 %), 8.7 % |
+//! | 0.2 %, anywhere | 3.0 (52 %), 0.8 % | 2.2 (31 %), 0.9 % | 2.0 (27 %), 0.9 % | 1.9 (20 %), 1.0 % |
+//! | 2 %, nine of ten in a tenth of the chunks, side by side | 6.7 (55 %), 5.5 % | 4.4 (31 %), 5.7 % | 4.1 (24 %), 5.9 % | 3.8 (15 %), 6.2 % |
+//! | 2 %, nine of ten in a tenth of the chunks, scattered | 16.6 (82 %), 5.5 % | 5.2 (38 %), 6.4 % | 4.7 (28 %), 6.8 % | 4.4 (16 %), 7.8 % |
+//! | 2 %, nearly all in a fifth, scattered, and 0.3 % new | 37.6 (87 %, rising), 6.3 % | 9.1 (43 %), 7.2 % | 7.0 (25 %), 7.4 % | 5.8 (8 %), 7.9 % |
+//! | 2 % by whole chunks of a half, scattered | 4.5 (63 %), 2.0 % | 2.8 (33 %), 2.6 % | 2.8 (30 %), 2.9 % | 2.8 (20 %), 3.8 % |
+//!
+//! The most that a third sent in one day beyond the changes was 17 % of the first backup. Rewriting by `pitr expire`, which would take manifests that
+//! can be replaced, was simulated beside it: at a third it leaves 4.4, 2.2, 4.2, 3.9, 7.3 and 2.5 with 10.9, 1.1, 6.4, 6.8, 8.3 and 2.9 % a day, so it
+//! sends more and mostly gains less, since it moves what is about to die by itself.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,9 +36,12 @@ use super::{RepositoryError, ServerRepository};
 use crate::catalog::{BackupId, PackId};
 use crate::chunk::change::page_hashes;
 use crate::chunk::pack::PackEntry;
-use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkRef, EntryPath, PageHash, Place};
+use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkRef, EntryPath, PageHash, Place, pack};
 use crate::manifest::ManifestLine;
 use crate::manifest::place::file_key;
+
+/// A pack is taken over from only if the earlier backup uses at least this part of its bytes: one in so many.
+const USED_PART: u64 = 3;
 
 /// Most bytes of indexes that are kept: those of about fifty packs.
 const INDEX_BYTES: usize = 48 << 20;
@@ -27,7 +54,20 @@ pub struct EarlierBackup {
     sources: Vec<BackupId>,
     files: HashMap<u128, EarlierFile>,
     chunks: Vec<Option<ChunkRef>>,
+    /// Packs of which it uses too little, by source and number.
+    mostly_dead: HashSet<(u16, u32)>,
     indexes: Mutex<Indexes>,
+}
+
+/// What of a chunk that has not changed is to be stored anew, since it lies in packs that are mostly dead.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Moving {
+    /// Nothing.
+    Nothing,
+    /// These pages: those of page sets.
+    Pages(Vec<u8>),
+    /// All of it: its base.
+    All,
 }
 
 /// A file of an earlier backup.
@@ -52,7 +92,8 @@ struct Indexes {
 type Index = Option<Arc<Vec<PackEntry>>>;
 
 impl EarlierBackup {
-    /// Reads what the backup `earlier` consists of, for the new backup `own`. `usable` tells which packs may be referred to.
+    /// Reads what the backup `earlier` consists of, for the new backup `own`. `usable` are the packs that may be referred to, with
+    /// their bytes.
     ///
     /// # Errors
     /// The manifest cannot be read, or is damaged.
@@ -60,7 +101,7 @@ impl EarlierBackup {
         server: &ServerRepository,
         earlier: BackupId,
         own: BackupId,
-        usable: &BTreeSet<PackId>,
+        usable: &BTreeMap<PackId, u64>,
     ) -> Result<EarlierBackup, RepositoryError> {
         let mut manifest = server.open_manifest(earlier)?;
         let theirs = manifest.header().pack_sources.clone();
@@ -78,7 +119,7 @@ impl EarlierBackup {
             for mut chunk in file.chunks {
                 let mut place = |place: &mut Place| {
                     let backup = *theirs.get(usize::from(place.source))?;
-                    if !usable.contains(&PackId { backup, number: place.pack }) {
+                    if !usable.contains_key(&PackId { backup, number: place.pack }) {
                         return None;
                     }
                     place.source = match renumbered.get(&place.source) {
@@ -107,7 +148,9 @@ impl EarlierBackup {
             let error = crate::manifest::ManifestError::Truncated(0);
             return Err(server.manifest_error(earlier, error));
         }
-        Ok(EarlierBackup { server: server.clone(), id: earlier, sources, files, chunks, indexes: Mutex::default() })
+        let mostly_dead = mostly_dead(&chunks, &sources, usable);
+        let (server, indexes) = (server.clone(), Mutex::default());
+        Ok(EarlierBackup { server, id: earlier, sources, files, chunks, mostly_dead, indexes })
     }
 
     /// Its id.
@@ -145,6 +188,22 @@ impl EarlierBackup {
     pub fn chunk(&self, file: &EarlierFile, offset: u64) -> Option<&ChunkRef> {
         let at = usize::try_from(offset / CHUNK_BYTES as u64).ok()?.checked_add(file.chunks.start)?;
         self.chunks.get(at).filter(|_| file.chunks.contains(&at))?.as_ref()
+    }
+
+    /// What of a chunk is not to be taken over though it is there.
+    #[must_use]
+    pub fn moving(&self, chunk: &ChunkRef) -> Moving {
+        let ChunkContent::Stored { base, sets, .. } = &chunk.content else { return Moving::Nothing };
+        let moves = |place: &Place| self.mostly_dead.contains(&(place.source, place.pack));
+        if self.mostly_dead.is_empty() {
+            return Moving::Nothing;
+        }
+        if moves(base) {
+            return Moving::All;
+        }
+        let sets = sets.iter().filter(|set| moves(&set.place));
+        let pages: Vec<u8> = sets.flat_map(|set| set.pages.iter().copied()).collect();
+        if pages.is_empty() { Moving::Nothing } else { Moving::Pages(pages) }
     }
 
     /// All chunks of a file; `None` if one of them cannot be referred to.
@@ -218,6 +277,26 @@ impl EarlierBackup {
         }
         index
     }
+}
+
+/// The packs of which these chunks use too little.
+fn mostly_dead(
+    chunks: &[Option<ChunkRef>],
+    sources: &[BackupId],
+    stored: &BTreeMap<PackId, u64>,
+) -> HashSet<(u16, u32)> {
+    let mut used: HashMap<(u16, u32), u64> = HashMap::new();
+    for chunk in chunks.iter().flatten() {
+        for (place, bytes) in pack::shares(chunk) {
+            *used.entry((place.source, place.pack)).or_default() += bytes;
+        }
+    }
+    let is_little = |((source, number), used): &((u16, u32), u64)| {
+        let backup = sources.get(usize::from(*source));
+        let stored = backup.and_then(|backup| stored.get(&PackId { backup: *backup, number: *number }));
+        stored.is_some_and(|stored| used.saturating_mul(USED_PART) < stored.saturating_sub(pack::FIXED_BYTES))
+    };
+    used.into_iter().filter(is_little).map(|(pack, _)| pack).collect()
 }
 
 fn size(index: &Index) -> usize {

@@ -41,7 +41,7 @@ impl ServerRepository {
     ) -> Result<Frames, RepositoryError> {
         let mut wanted: BTreeMap<(u16, u32), Vec<Range<u64>>> = BTreeMap::new();
         for chunk in chunks {
-            for place in places(chunk) {
+            for place in chunk.places() {
                 let range = place.offset..place.offset + u64::from(place.length);
                 wanted.entry((place.source, place.pack)).or_default().push(range);
             }
@@ -111,15 +111,6 @@ impl Frames {
         let (storage, key, reason) = (self.server.storage.describe(), key.to_string(), reason.to_owned());
         RepositoryError::Chunk { storage, key, offset, reason }
     }
-}
-
-/// Where the frames of a chunk are.
-fn places(chunk: &ChunkRef) -> impl Iterator<Item = Place> + '_ {
-    let (base, sets) = match &chunk.content {
-        ChunkContent::Zero => (None, &[][..]),
-        ChunkContent::Stored { base, sets, .. } => (Some(*base), sets.as_slice()),
-    };
-    base.into_iter().chain(sets.iter().map(|set| set.place))
 }
 
 /// Ranges that lie close together as one, ascending.

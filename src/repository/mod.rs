@@ -179,6 +179,16 @@ pub enum RepositoryError {
         /// Not before this.
         due: PgTime,
     },
+    /// A mark is damaged, so that it cannot be told whether what is about to be complete is built on what goes.
+    #[error("the mark of what is to be removed \"{key}\" in {storage} cannot be read: {reason}")]
+    UnreadableMark {
+        /// The store.
+        storage: String,
+        /// The mark.
+        key: String,
+        /// Why.
+        reason: String,
+    },
     /// Declaring a backup complete took so long that what it is built on may have been removed meanwhile.
     #[error("the manifest of backup {id} reached {storage} too late")]
     Late {

@@ -36,6 +36,7 @@ impl RepositoryError {
             | RepositoryError::Chunk { .. }
             | RepositoryError::Occupied { .. }
             | RepositoryError::Doomed { .. }
+            | RepositoryError::UnreadableMark { .. }
             | RepositoryError::Late { .. }
             | RepositoryError::Conflict(_) => false,
         }

@@ -29,6 +29,15 @@ fn write_once(storage: &dyn Storage) {
     storage.delete(&name).expect("delete");
     storage.delete(&name).expect("delete what is gone");
     assert_eq!(storage.size(&name).expect("size"), None);
+    let many: Vec<Key> = (0..5).map(|n| key(&format!("once/many-{n}"))).collect();
+    for name in &many[1..] {
+        storage.put(name, b"x").expect("put");
+    }
+    assert!(storage.deletes_at_once() > 0);
+    assert!(storage.delete_all(&many[..4]).is_empty(), "one of them was not there");
+    assert_eq!(storage.names(&key("once")).expect("list"), ["many-4"]);
+    assert!(storage.delete_all(&[]).is_empty());
+    storage.delete(&many[4]).expect("delete");
 }
 
 fn unpublished(storage: &dyn Storage) {

@@ -148,6 +148,10 @@ impl Storage for Faulty {
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
         self.step("delete", key, || self.inner.delete(key))
     }
+
+    fn deletes_at_once(&self) -> usize {
+        self.inner.deletes_at_once()
+    }
 }
 
 #[cfg(test)]

@@ -159,6 +159,17 @@ pub trait Storage: Send + Sync + Debug {
     /// The store takes no deletions or does not answer.
     fn delete(&self, key: &Key) -> Result<(), StorageError>;
 
+    /// How many objects one request can remove: what [`Storage::delete_all`] is best called with.
+    fn deletes_at_once(&self) -> usize {
+        1
+    }
+
+    /// Removes several objects, as [`Storage::delete`] does each. Gives the error of each one that may still be there; none keeps the others
+    /// from being removed.
+    fn delete_all(&self, keys: &[Key]) -> Vec<StorageError> {
+        keys.iter().filter_map(|key| self.delete(key).err()).collect()
+    }
+
     /// Removes what killed processes left of objects that never appeared, if it was begun longer than `age` ago: temporary
     /// files, unfinished uploads, empty folders. Returns how many. `age` must be longer than the longest write.
     ///

@@ -21,7 +21,9 @@ fn expires_in_a_bucket() {
     site.pitr(&["forget", "--yes", &made[0]]).run_within(LONG).ok();
     expire(&site, 0);
     let before = server.objects.names();
-    server.faults.add("DELETE", "", 10_000, Fault::Refuse(403, "AccessDenied"));
+    for kind in ["DELETE", "POST delete"] {
+        server.faults.add(kind, "", 10_000, Fault::Refuse(403, "AccessDenied"));
+    }
     let refused = try_expire(&site, 4).fails_with(8).says("could not remove").says("s3:DeleteObject");
     drop(refused);
     server.faults.clear();

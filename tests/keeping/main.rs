@@ -5,6 +5,7 @@ mod bucket;
 mod crashes;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod moving;
 mod order;
 mod rules;
 #[path = "../s3_server/mod.rs"]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use pitr::storage::{Put, S3, Storage, StorageErrorKind, conformance};
 
+use super::s3_server::Fault;
 use super::{S3Server, key, settings, store};
 
 /// Promise: a bucket keeps all promises of a directory. The server checks the signature and the checksum of each object.
@@ -41,6 +42,49 @@ fn a_server_that_ignores_conditions() {
     large.write_all(&vec![1; 17 << 20]).expect("written");
     assert_eq!(large.publish().expect("published"), Put::Exists);
     assert_eq!(server.objects.unfinished_uploads(), 0);
+}
+
+/// Promise: many objects are deleted in one request, what is refused is told by name and keeps nothing else from going, and a server that does
+/// not know such requests is asked one by one.
+#[test]
+fn many_deletions() {
+    let server = S3Server::start();
+    let store = store(&server);
+    let keys: Vec<_> = (0..1234).map(|n| key(&format!("many/{n}"))).collect();
+    let fill = || keys.iter().for_each(|key| server.objects.insert(&format!("folder/{key}"), "x"));
+    fill();
+    assert!(store.delete_all(&keys).is_empty());
+    assert_eq!(server.faults.take_kinds(), ["POST delete", "POST delete"]);
+    assert_eq!((server.objects.count(), store.counts().delete), (0, 2));
+
+    fill();
+    server.objects.lock("folder/many/7");
+    server.objects.lock("folder/many/1200");
+    let refused = store.delete_all(&keys);
+    let told: Vec<_> = refused.iter().map(|error| (error.key.as_str(), error.kind)).collect();
+    assert_eq!(told, [("many/7", StorageErrorKind::Denied), ("many/1200", StorageErrorKind::Denied)]);
+    assert!(refused[0].to_string().contains("it is locked (AccessDenied); it takes the right s3:DeleteObject"));
+    assert_eq!(server.objects.count(), 2);
+
+    // Whoever may not delete many may delete one; that may change, so it is tried again.
+    server.faults.add("POST delete", "", 1, Fault::Refuse(403, "AccessDenied"));
+    server.faults.take_seen();
+    assert_eq!(store.delete_all(&keys[6..9]).len(), 1);
+    assert_eq!(store.delete_all(&keys[6..9]).len(), 1);
+    assert_eq!(server.faults.take_kinds(), ["POST delete", "DELETE", "DELETE", "DELETE", "POST delete"]);
+    server.faults.add("POST delete", "", 9, Fault::Refuse(501, "NotImplemented"));
+    assert!(store.delete_all(&keys[..3]).is_empty());
+    assert!(store.delete_all(&keys[..2]).is_empty());
+    let kinds = server.faults.take_kinds();
+    assert_eq!(kinds.iter().filter(|kind| *kind == "DELETE").count(), 5);
+    assert!(!kinds[kinds.len() - 2..].iter().any(|kind| kind.starts_with("POST")), "it is known now: {kinds:?}");
+
+    // A server that does not answer is no refusal.
+    let other = S3::new(pitr::storage::S3Settings { attempts: 1, ..settings(&server) });
+    server.faults.clear();
+    server.faults.add("POST delete", "", 1, Fault::Refuse(503, "SlowDown"));
+    let errors = other.delete_all(&keys[..3]);
+    assert!(errors.len() == 3 && errors.iter().all(|error| error.kind == StorageErrorKind::Throttled), "{errors:?}");
 }
 
 /// Promise: small objects take one request, and each request is counted.

@@ -47,7 +47,7 @@ pub struct Seen {
 impl Seen {
     /// The kind of request: the method, with what the query makes of it.
     pub fn kind(&self) -> String {
-        let asks = ["uploads", "uploadId", "list-type"];
+        let asks = ["uploads", "uploadId", "list-type", "delete"];
         let asked = self.query.split('&').filter_map(|part| part.split('=').next()).find(|name| asks.contains(name));
         asked.map_or_else(|| self.method.clone(), |name| format!("{} {name}", self.method))
     }

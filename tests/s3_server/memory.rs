@@ -1,6 +1,6 @@
 //! The objects of the test server: one bucket, an ordered map, the operations that the store uses.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +38,7 @@ struct State {
     page: AtomicUsize,
     ignores_conditions: AtomicBool,
     takes_any_checksum: AtomicBool,
+    locked: Mutex<BTreeSet<String>>,
 }
 
 /// The bucket's content, shared by the server and the test.
@@ -100,6 +101,11 @@ impl Objects {
     /// Takes an object away, past the protocol.
     pub fn remove(&self, name: &str) {
         lock(&self.0.objects).remove(name);
+    }
+
+    /// Nobody may delete this object from now on.
+    pub fn lock(&self, name: &str) {
+        lock(&self.0.locked).insert(name.to_owned());
     }
 
     /// Makes unfinished uploads older.
@@ -220,8 +226,30 @@ impl S3 for Objects {
 
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
         self.check_bucket(&request.input.bucket)?;
+        if lock(&self.0.locked).contains(&request.input.key) {
+            return Err(s3_error!(AccessDenied, "it is locked"));
+        }
         lock(&self.0.objects).remove(&request.input.key);
         Ok(S3Response::new(DeleteObjectOutput::default()))
+    }
+
+    async fn delete_objects(
+        &self,
+        request: S3Request<DeleteObjectsInput>,
+    ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        self.check_bucket(&request.input.bucket)?;
+        let (mut deleted, mut errors) = (Vec::new(), Vec::new());
+        for object in request.input.delete.objects {
+            if lock(&self.0.locked).contains(&object.key) {
+                let (code, message) = (Some("AccessDenied".to_owned()), Some("it is locked".to_owned()));
+                errors.push(Error { code, message, key: Some(object.key), version_id: None });
+            } else {
+                lock(&self.0.objects).remove(&object.key);
+                deleted.push(DeletedObject { key: Some(object.key), ..Default::default() });
+            }
+        }
+        let deleted = (!request.input.delete.quiet.unwrap_or(false)).then_some(deleted);
+        Ok(S3Response::new(DeleteObjectsOutput { deleted, errors: Some(errors), ..Default::default() }))
     }
 
     async fn list_objects_v2(

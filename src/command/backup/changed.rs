@@ -1,16 +1,16 @@
 //! What a server sends that knows what has changed (17 and later): files put together from it and from the earlier backup.
 //!
 //! Nothing of it reaches a restore: each file is stored as the whole that it stands for. A chunk without a changed block in a file without
-//! one is referred to unread; of any other file the chunks are read from the repository, laid over, and proved as always, since
+//! one is referred to unread (unless its pack is mostly dead); of any other file the chunks are read from the repository, laid over, and proved as always, since
 //! `backup_manifest` has a checksum over the whole file.
 
 use super::BackupError;
 use super::pipeline::Feed;
 use super::worker::{Known, Raw};
 use super::writer::{FileKind, FileMeta, Item, Sent};
-use crate::chunk::EntryPath;
-use crate::chunk::incremental::{IncrementalReader, PREFIX};
-use crate::repository::earlier::EarlierBackup;
+use crate::chunk::incremental::{ChangedChunk, IncrementalReader, PREFIX};
+use crate::chunk::{ChunkRef, EntryPath};
+use crate::repository::earlier::{EarlierBackup, Moving};
 
 /// Names of lines in `backup_label` by which a server knows a copy that is not whole.
 const LABEL_LINES: &[u8] = b"INCREMENTAL FROM ";
@@ -90,9 +90,28 @@ impl ChangedFile {
             && let Some(chunks) = earlier.chunks_of(file)
         {
             self.unchanged = true;
-            feed.item(Item::Unchanged { chunks, crc32c })?;
+            self.take_over(chunks, feed, earlier)?;
+            feed.item(Item::Checksum(crc32c))?;
         }
         Ok(())
+    }
+
+    /// Passes the chunks of an unchanged file on: as they are, but for those that are to move to the new backup's packs.
+    fn take_over(&self, chunks: Vec<ChunkRef>, feed: &Feed, earlier: &EarlierBackup) -> Result<(), BackupError> {
+        let (mut offset, mut as_they_are) = (0, Vec::new());
+        for chunk in chunks {
+            let raw_length = chunk.raw_length;
+            if earlier.moving(&chunk) == Moving::Nothing {
+                as_they_are.push(chunk);
+            } else {
+                feed.item(Item::Unchanged(std::mem::take(&mut as_they_are)))?;
+                let nothing = ChangedChunk { offset, raw_length, places: Vec::new(), bytes: Vec::new() };
+                let known = Known { first_block: self.first_block, earlier: Some(chunk) };
+                feed.chunk(Raw::Changed(nothing), known)?;
+            }
+            offset += u64::from(raw_length);
+        }
+        feed.item(Item::Unchanged(as_they_are))
     }
 
     fn wrong(&self, reason: String) -> BackupError {

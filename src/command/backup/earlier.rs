@@ -3,7 +3,7 @@
 //! Chunks are compared by content, so any backup of the cluster would do, on whatever timeline; the latest has most in common with what the
 //! server has now.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::BackupError;
 use crate::catalog::{BackupId, PackId};
@@ -21,8 +21,15 @@ pub(super) fn latest(server: &ServerRepository, own: BackupId) -> Result<Option<
     backups.sort_by_key(|info| (info.stop_lsn, info.id));
     // What is marked to be removed may be gone before this backup is.
     let doomed = server.doomed()?;
+    if let Some((_, why)) = doomed.unreadable.first() {
+        eprintln!(
+            "pitr: NOTE:  everything is stored anew, since a mark of what is to be removed cannot be read ({why}); \"pitr expire\" replaces it"
+        );
+        return Ok(None);
+    }
     let there = server.packs()?;
-    let usable: BTreeSet<PackId> = there.iter().map(|pack| pack.id).filter(|id| !doomed.has_pack(*id)).collect();
+    let usable = there.iter().filter(|pack| !doomed.has_pack(pack.id));
+    let usable: BTreeMap<PackId, u64> = usable.map(|pack| (pack.id, pack.stored_bytes)).collect();
     for info in backups.iter().rev() {
         match EarlierBackup::read(server, info.id, own, &usable) {
             Ok(earlier) => return Ok(Some(earlier)),

@@ -14,6 +14,7 @@ use crate::chunk::{ChunkId, ChunkRef, PageHash, PageSet, Place, frame, identify}
 use crate::codec::Compression;
 use crate::pgdata::living::LivingFile;
 use crate::repository::RepositoryError;
+use crate::repository::earlier::Moving;
 
 /// How often a page that looks damaged is read again, and how long apart. The server's own backup does so once.
 const PAGE_READS: u32 = 5;
@@ -191,11 +192,14 @@ fn since(
     settings: &Settings<'_>,
 ) -> Option<Result<Content, BackupError>> {
     let raw_length = raw.len() as u32;
-    if change::is_same(earlier, raw_length, id) {
-        return Some(Ok(Content::Same(earlier.clone())));
-    }
+    let moving = match settings.earlier?.moving(earlier) {
+        Moving::All => return None,
+        Moving::Pages(pages) => pages,
+        Moving::Nothing if change::is_same(earlier, raw_length, id) => return Some(Ok(Content::Same(earlier.clone()))),
+        Moving::Nothing => Vec::new(),
+    };
     let before = settings.earlier?.page_hashes(earlier)?;
-    match change::change(earlier, &before, raw_length, pages) {
+    match change::change(earlier, &before, raw_length, pages, &moving) {
         Change::Pages { base, keep, pages: changed } => {
             let content = change::cut_pages(raw, &changed);
             let hashes = changed.iter().map(|page| pages[usize::from(*page)]).collect();

@@ -39,8 +39,10 @@ pub(super) enum Item {
     Begin(FileKind),
     /// The file's next chunk, once a worker is done with it.
     Chunk(Receiver<Result<Done, BackupError>>),
-    /// Chunks that the earlier backup has, and CRC-32C of the whole file, which is made of nothing else.
-    Unchanged { chunks: Vec<ChunkRef>, crc32c: u32 },
+    /// The file's next chunks, which the earlier backup has.
+    Unchanged(Vec<ChunkRef>),
+    /// CRC-32C of the whole open file, all of whose chunks have been passed on: that of an unchanged one is known.
+    Checksum(u32),
     /// The file is complete. What came in its place, if it is another one than the server sent.
     End(Option<Sent>),
     /// A line of the server's manifest, which has to be made that of the whole files.
@@ -194,7 +196,8 @@ impl<'a> Writer<'a> {
                 Item::Symlink(line) => self.line(ManifestLine::Symlink(line))?,
                 Item::Begin(kind) => self.file = Some(OpenFile::new(kind)),
                 Item::Chunk(done) => self.chunk(done.recv().map_err(|_| BackupError::Broken)??)?,
-                Item::Unchanged { chunks, crc32c } => self.unchanged(chunks, crc32c)?,
+                Item::Unchanged(chunks) => self.unchanged(chunks)?,
+                Item::Checksum(crc32c) => self.file.as_mut().ok_or(BackupError::Broken)?.crc32c = crc32c,
                 Item::End(sent) => self.end_of_file(sent)?,
                 Item::ManifestLine(line) => self.manifest_line(&line)?,
                 Item::Claims(claims) => claims.iter().try_for_each(|claim| self.arrived.compare(claim))?,
@@ -269,20 +272,18 @@ impl<'a> Writer<'a> {
 
     /// Counts what a chunk refers to in packs of other backups.
     fn refer(&mut self, content: &ChunkContent) {
-        let ChunkContent::Stored { base, sets, .. } = content else { return };
-        for place in sets.iter().map(|set| set.place).chain([*base]).filter(|place| place.source > 0) {
+        for place in content.places().filter(|place| place.source > 0) {
             self.referenced_bytes += u64::from(place.length);
             self.referenced.insert((place.source, place.pack));
         }
     }
 
-    /// The open file consists of these chunks.
-    fn unchanged(&mut self, chunks: Vec<ChunkRef>, crc32c: u32) -> Result<(), BackupError> {
+    /// The open file goes on with these chunks; its checksum comes at its end.
+    fn unchanged(&mut self, chunks: Vec<ChunkRef>) -> Result<(), BackupError> {
         for chunk in chunks {
             self.refer(&chunk.content);
             let file = self.file.as_mut().ok_or(BackupError::Broken)?;
             file.size += u64::from(chunk.raw_length);
-            file.crc32c = crc32c;
             file.chunks.push(chunk);
             if file.chunks.len() == MAX_CHUNKS_PER_LINE {
                 self.part_of_file()?;

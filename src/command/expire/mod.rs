@@ -106,6 +106,11 @@ struct Part<'a> {
     /// What was marked before, and is not due.
     waits: &'a [Waiting],
     problems: &'a [String],
+    /// Damaged marks that are replaced.
+    unreadable_marks: Vec<&'a str>,
+    /// Bytes of all packs, and how many of them no backup that stays needs.
+    pack_bytes: u64,
+    dead_bytes: u64,
     done: Option<Collected>,
 }
 
@@ -183,6 +188,9 @@ fn part(plan: &CollectionPlan, done: Option<Collected>) -> Part<'_> {
         marks_go_after: plan.due(),
         waits: &plan.waiting,
         problems: &plan.problems,
+        unreadable_marks: plan.unreadable.iter().map(|(_, why)| why.as_str()).collect(),
+        pack_bytes: plan.pack_bytes,
+        dead_bytes: plan.dead_bytes,
         done,
     }
 }

@@ -62,6 +62,17 @@ pub(super) fn plan(plan: &CollectionPlan, dry_run: bool, out: &mut impl Write) -
     for waiting in &plan.waiting {
         writeln!(out, "  waits    {}", words(waiting))?;
     }
+    for (_, why) in &plan.unreadable {
+        writeln!(out, "  replaces a damaged mark: what it named stands from now on, for the whole time ({why})")?;
+    }
+    if plan.dead_bytes > 0 {
+        writeln!(
+            out,
+            "  dead     {} of {} in packs, which no backup that stays needs (new backups move what is left there, and it goes with the old ones)",
+            HumanBytes(plan.dead_bytes),
+            HumanBytes(plan.pack_bytes)
+        )?;
+    }
     for problem in &plan.problems {
         writeln!(out, "  PROBLEM  {problem}")?;
     }

@@ -290,9 +290,8 @@ impl Walk<'_, '_, '_> {
         chunk: &ChunkRef,
         damage: &BTreeMap<PackId, PackDamage>,
     ) -> Result<Option<u32>, Fault> {
-        let ChunkContent::Stored { base, sets, .. } = &chunk.content else { return Ok(None) };
         let mut unproved = false;
-        for place in [*base].into_iter().chain(sets.iter().map(|set| set.place)) {
+        for place in chunk.places() {
             let Some(pack) = pack_of(sources, place) else { continue };
             let Some(found) = damage.get(&pack) else { continue };
             if found.missing {

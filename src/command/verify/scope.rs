@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::budget::{Lot, Percent};
 use super::coverage::Coverage;
 use crate::catalog::{BackupId, PackId, Verified};
-use crate::chunk::ChunkContent;
 use crate::command::verify::assemble::pack_of;
 use crate::manifest::ManifestLine;
 use crate::recovery::{BackupFacts, Snapshot};
@@ -231,10 +230,7 @@ impl Scope {
                     ManifestLine::Directory(_) | ManifestLine::Symlink(_) => continue,
                 };
                 for chunk in &chunks {
-                    if let ChunkContent::Stored { base, sets, .. } = &chunk.content {
-                        let places = [*base].into_iter().chain(sets.iter().map(|set| set.place));
-                        packs.extend(places.filter_map(|place| pack_of(&sources, place)));
-                    }
+                    packs.extend(chunk.places().filter_map(|place| pack_of(&sources, place)));
                 }
             }
             Ok(())

@@ -12,7 +12,7 @@ use crate::wal::{PgTime, SegmentGroup, TimelineId};
 /// The longest time between the announcement of a backup's removal and its manifest's, in microseconds.
 const MOST_ANNOUNCED_US: i64 = 3_600_000_000;
 
-/// Objects that are removed at once, in parallel, before it is looked whether to go on.
+/// Objects that are removed, in parallel or in one request, before it is looked whether to go on.
 const AT_ONCE: usize = 512;
 
 impl ServerRepository {
@@ -39,6 +39,10 @@ impl ServerRepository {
             let at = clock();
             let due = PgTime(at.0.saturating_add(plan.rules.age_us));
             self.put_doom(&Doom { at, due, ..plan.mark.clone() })?;
+        }
+        // What they named and is still to go has just been marked anew.
+        for (stamp, _) in &plan.unreadable {
+            self.delete_doom(*stamp)?;
         }
         Ok(run.done)
     }
@@ -215,11 +219,13 @@ impl Run<'_> {
 
     fn quietly(&mut self, objects: &[Key]) -> Result<(), RepositoryError> {
         // In order, so that what breaks off leaves no hole behind that is older than what is left.
-        for some in objects.chunks(AT_ONCE) {
+        let a_request = self.server.storage.deletes_at_once();
+        for some in objects.chunks(AT_ONCE.max(a_request)) {
             if !self.goes_on() {
                 return Ok(());
             }
-            let answers = self.server.in_parallel(some, |key| Ok(self.server.storage.delete(key).err()))?;
+            let requests: Vec<&[Key]> = some.chunks(a_request).collect();
+            let answers = self.server.in_parallel(&requests, |keys| Ok(self.server.storage.delete_all(keys)))?;
             for error in answers.into_iter().flatten() {
                 self.refused(error)?;
             }

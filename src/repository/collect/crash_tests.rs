@@ -97,11 +97,11 @@ fn refused_deletions() {
     let (storage, server, _) = world();
     run(Arc::new(storage.clone()), RUNS[0]).expect("no fault");
     let before = prove(&server);
-    let marks = server.doomed().expect("read").0.len();
+    let marks = server.doomed().expect("read").marks.len();
     let done = run(Arc::new(NoDelete(storage.clone())), RUNS[2]).expect("goes on");
     assert!(done.refused > 3 && done.refusal.is_some() && done.removed.is_empty(), "{done:?}");
     assert_eq!(prove(&server), before);
-    assert!(server.doomed().expect("read").0.len() >= marks);
+    assert!(server.doomed().expect("read").marks.len() >= marks);
     let done = run(Arc::new(storage), RUNS[2]).expect("goes on");
     assert!(done.refused == 0 && done.removed.len() > 3, "{done:?}");
 }
@@ -157,7 +157,7 @@ fn interrupted() {
         left.get() > 0
     };
     let done = server.collect(&plan, &|| PgTime(BEGIN + RUNS[2] * DAY), &go_on, &mut |_| {}).expect("stops in order");
-    assert!(done.interrupted && !server.doomed().expect("read").0.is_empty());
+    assert!(done.interrupted && !server.doomed().expect("read").marks.is_empty());
     let done = run(Arc::new(storage), RUNS[2]).expect("finishes");
     assert!(!done.interrupted && !done.removed.is_empty());
 }

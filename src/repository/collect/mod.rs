@@ -11,6 +11,9 @@
 //! A backup, a restore and another collection may run at the same time, on any host. Whoever is killed at any point leaves
 //! nothing that the next run does not finish. Of a backup the manifest goes first, so what is left of it never looks complete.
 //!
+//! A pack that is mostly dead is not rewritten here: later backups do not build on it, so that it goes as a whole ([`super::earlier`] has the rule, and
+//! what it costs and brings). How many dead bytes there are is told.
+//!
 //! [`plan_collection`](super::ServerRepository::plan_collection) only reads; the plan is a value that is shown, and then carried out.
 
 mod carry_out;
@@ -146,6 +149,13 @@ pub struct CollectionPlan {
     pub waiting: Vec<Waiting>,
     /// What keeps something from being collected.
     pub problems: Vec<String>,
+    /// Damaged marks, and why they cannot be read. What they named is marked anew, and then they go.
+    pub unreadable: Vec<(Stamp, String)>,
+    /// Bytes of all packs.
+    pub pack_bytes: u64,
+    /// How many of these no backup that stays needs, though the packs are needed: they go when later backups have moved what is left in the
+    /// packs (see [`EarlierBackup`](super::earlier::EarlierBackup)), and those before have gone.
+    pub dead_bytes: u64,
     /// The new mark; it may name nothing.
     mark: Doom,
     due: Due,
@@ -198,5 +208,7 @@ fn why_packs(complete: &BTreeSet<BackupId>) -> impl Fn(BackupId) -> String + '_ 
 mod crash_tests;
 #[cfg(test)]
 mod race_tests;
+#[cfg(test)]
+mod step_tests;
 #[cfg(test)]
 mod tests;

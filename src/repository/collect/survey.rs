@@ -16,7 +16,7 @@ impl ServerRepository {
     /// What is to be done. Nothing is written.
     ///
     /// # Errors
-    /// The store fails, or a mark or a backup's info cannot be understood.
+    /// The store fails, a newer version wrote a mark, or a backup's info cannot be understood.
     pub fn plan_collection(&self, record: &ServerRecord, rules: &Rules) -> Result<CollectionPlan, RepositoryError> {
         let dooms = self.doomed()?;
         let known = self.known_backups()?;
@@ -44,6 +44,7 @@ impl ServerRepository {
         }
         let unneeded = |id: &PackId| !references.contains(*id) && (complete.contains(&id.backup) || over(&id.backup));
         let packs: Packs = self.packs()?.iter().map(|pack| (pack.id, pack.stored_bytes)).collect();
+        let dead_bytes = packs.iter().map(|(id, bytes)| references.dead_bytes(*id, *bytes)).sum();
         let garbage: Packs = packs.iter().filter(|(id, _)| unneeded(id)).map(|(id, bytes)| (*id, *bytes)).collect();
         let marked = dooms.wal(record.segment_size_bytes);
         let of_lost = of_lost(&snapshot, &known, &staying_ids, rules);
@@ -70,7 +71,7 @@ impl ServerRepository {
         marking.extend(pack_goings(&new_packs, why_packs(&complete)));
         marking.extend(wal.iter().flat_map(|wal| wal.goings(record.segment_size_bytes)));
         let (due, rest): (Vec<_>, Vec<_>) =
-            dooms.0.iter().cloned().partition(|(_, doom)| doom.is_due(rules.now, rules.age_us));
+            dooms.marks.iter().cloned().partition(|(_, doom)| doom.is_due(rules.now, rules.age_us));
         let mut plan = CollectionPlan {
             system_identifier: self.system_identifier(),
             judged,
@@ -79,6 +80,9 @@ impl ServerRepository {
             marking,
             waiting: rest.iter().map(|(_, doom)| waiting(doom)).collect(),
             problems: problems(&references),
+            unreadable: dooms.unreadable.clone(),
+            dead_bytes,
+            pack_bytes: packs.values().sum(),
             mark,
             due: Due::of(due, record.segment_size_bytes),
             sparing: sparing(&rest, &gone, &garbage, &packs),
@@ -232,6 +236,7 @@ impl CollectionPlan {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.forgetting.is_empty() && self.due.stamps.is_empty() && self.mark.is_empty() && self.sparing.is_empty()
+            && self.unreadable.is_empty()
     }
 
     /// When what is marked now may be removed.

@@ -405,3 +405,49 @@ fn unreadable_manifests_keep_packs() {
     assert_eq!(server.packs().expect("listed").len(), 2);
     assert!(!server.is_complete(a).expect("tells"));
 }
+
+/// A damaged mark removes nothing, and blocks nothing: what it named is marked anew for the whole time; meanwhile a backup refers to nothing of
+/// others. A newer version's mark is not touched.
+#[test]
+fn damaged_marks() {
+    let storage = Memory::default();
+    let server = open(Arc::new(storage.clone()));
+    put_wal(&server, 1..=50);
+    let (a, at_a) = backup(&server, BEGIN, 5, &[]);
+    let (b, _) = backup(&server, BEGIN + DAY, 15, &[]);
+    let now = BEGIN + 2 * DAY;
+    forget(&server, a, now);
+    collect(&server, &rules(now, None));
+    let mark = || all_keys(&storage).into_iter().find(|key| key.contains("/doomed/")).expect("a mark");
+    let first = mark();
+    storage.damage(&crate::storage::Key::parse(&first).expect("a key"), |bytes| bytes[1] ^= 1);
+    let dooms = server.doomed().expect("read");
+    assert_eq!((dooms.marks.len(), dooms.unreadable.len()), (0, 1));
+    let (c, d) = (id(now + HOUR, 3), id(now + HOUR, 4));
+    let place = put_pack(&server, c).expect("stored");
+    let late = commit(&server, c, place, &[(a, at_a)], 20, &|| PgTime(now + HOUR));
+    assert!(matches!(late, Err(RepositoryError::UnreadableMark { .. })), "{late:?}");
+    let place = put_pack(&server, d).expect("stored");
+    commit(&server, d, place, &[], 20, &|| PgTime(now + HOUR)).expect("it needs nothing of others");
+    // It was due, but is not read.
+    let late = now + AGE;
+    let done = collect(&server, &rules(late, None));
+    assert!(done.removed.is_empty() && server.is_complete(a).expect("tells"), "{done:?}");
+    assert_ne!(mark(), first);
+    assert!(server.doomed().expect("read").has_backup(a));
+    collect(&server, &rules(late + AGE - HOUR, None));
+    assert!(server.is_complete(a).expect("tells"), "the new mark stands for its whole time");
+    collect(&server, &rules(late + AGE, None));
+    assert!(!server.is_complete(a).expect("tells"));
+    assert_eq!(prove(&server), [b, d]);
+    for step in 2..5 {
+        collect(&server, &rules(late + step * AGE, None));
+    }
+    assert!(!all_keys(&storage).iter().any(|key| key.contains("/doomed/")), "nothing is left");
+
+    let newer = crate::storage::Key::parse(&first).expect("a key");
+    storage.put(&newer, br#"{"format": 2, "names": "what this version does not know"}"#).expect("stored");
+    let refused = server.plan_collection(&record(), &rules(late, None));
+    assert!(matches!(refused, Err(RepositoryError::Malformed { .. })), "{refused:?}");
+    assert!(storage.get(&newer, 100).is_ok());
+}

@@ -106,6 +106,7 @@ impl Counters {
             "GET" => &self.get,
             "HEAD" => &self.head,
             "DELETE" => &self.delete,
+            "POST" if asks("delete") => &self.delete,
             "POST" => &self.multipart,
             _ => &self.put,
         }

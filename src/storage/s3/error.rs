@@ -46,6 +46,12 @@ impl Failure {
         self.status == Some(416) || self.code.as_deref() == Some("InvalidRange")
     }
 
+    /// The server understood who asks, and will not do what the request says, now or later.
+    pub(super) fn is_refusal(&self) -> bool {
+        let is_about_request = matches!(self.status, Some(400 | 403 | 405 | 411 | 501));
+        is_about_request && matches!(self.kind, StorageErrorKind::Unreachable | StorageErrorKind::Denied)
+    }
+
     /// A 404 that does not say what is missing.
     pub(super) fn is_vague_absence(&self) -> bool {
         self.status == Some(404) && self.kind == StorageErrorKind::Unreachable
@@ -89,7 +95,7 @@ impl Failure {
 /// What a code of the S3 protocol means for whoever asked.
 ///
 /// Source: "Error responses" of the S3 API reference.
-fn kind_of(code: Option<&str>, status: Option<u16>) -> StorageErrorKind {
+pub(super) fn kind_of(code: Option<&str>, status: Option<u16>) -> StorageErrorKind {
     match code.unwrap_or_default() {
         "NoSuchKey" => StorageErrorKind::NotFound,
         "NoSuchBucket" => StorageErrorKind::NoBucket,

@@ -7,6 +7,7 @@
 //! * [`writing`]: put-if-absent, uploads in parts.
 //! * [`reading`]: ranges, and streams that survive a broken connection.
 //! * [`listing`]: what lies under a folder.
+//! * [`deleting`]: one object, or a thousand in a request.
 //! * [`upkeep`]: what the server can do, and sweeping up after killed processes.
 //! * [`error`]: what a refusal means. Absence is believed only when it is certain.
 //! * [`counters`]: what all of it cost.
@@ -18,6 +19,7 @@
 
 mod client;
 mod counters;
+mod deleting;
 mod error;
 mod listing;
 mod options;
@@ -30,6 +32,7 @@ mod writing;
 use std::fmt;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -54,7 +57,8 @@ impl S3 {
     pub fn new(settings: S3Settings) -> S3 {
         let (upload, download) = (Pace::new(settings.upload_limit), Pace::new(settings.download_limit));
         let (engine, starting) = (OnceLock::new(), Mutex::new(()));
-        let bucket = Bucket { settings, counters: Arc::default(), upload, download, engine, starting };
+        let (counters, deletes_singly) = (Arc::default(), AtomicBool::new(false));
+        let bucket = Bucket { settings, counters, upload, download, engine, starting, deletes_singly };
         S3 { bucket: Arc::new(bucket) }
     }
 
@@ -79,6 +83,8 @@ struct Bucket {
     download: Pace,
     engine: OnceLock<Engine>,
     starting: Mutex<()>,
+    /// The server does not know requests that delete many objects.
+    deletes_singly: AtomicBool,
 }
 
 impl fmt::Debug for Bucket {
@@ -234,5 +240,14 @@ impl Storage for S3 {
 
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
         self.bucket.delete(key).map_err(|failure| self.bucket.dress("delete", key, failure))
+    }
+
+    fn deletes_at_once(&self) -> usize {
+        deleting::AT_ONCE
+    }
+
+    fn delete_all(&self, keys: &[Key]) -> Vec<StorageError> {
+        let failed = keys.chunks(deleting::AT_ONCE).flat_map(|some| self.bucket.delete_all(some));
+        failed.map(|(key, failure)| self.bucket.dress("delete", &key, failure)).collect()
     }
 }

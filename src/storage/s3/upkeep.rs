@@ -1,4 +1,4 @@
-//! What the server can do, deleting, and sweeping up after processes that were killed.
+//! What the server can do, and sweeping up after processes that were killed.
 
 use std::time::{Duration, SystemTime};
 
@@ -34,15 +34,6 @@ impl S3 {
 }
 
 impl Bucket {
-    pub(super) fn delete(&self, key: &Key) -> Result<(), Failure> {
-        let engine = self.engine()?;
-        let request = engine.client.delete_object().bucket(&self.settings.bucket).key(self.path(key));
-        match engine.wait(options::payer!(request, self.settings).send()).map_err(|error| Failure::of(&error)) {
-            Err(failure) if failure.kind == StorageErrorKind::NotFound => Ok(()),
-            other => other.map(|_| ()),
-        }
-    }
-
     /// Gives up uploads in parts that were begun longer than `age` ago and never finished: their writers were killed, and
     /// their parts cost money though nobody sees them. Returns how many.
     pub(super) fn sweep(&self, age: Duration) -> Result<u64, Failure> {
