@@ -137,7 +137,9 @@ mod tests {
                 let of_sets: Vec<_> =
                     sets.iter().map(|set| (set.pages.as_slice(), self.at(set.place).1.as_slice())).collect();
                 let before = page_hashes(self.at(*base).1.clone(), &of_sets);
-                if let Change::Pages { base, mut keep, pages: changed } = change(earlier, &before, raw_length, &pages, &[]) {
+                if let Change::Pages { base, mut keep, pages: changed } =
+                    change(earlier, &before, raw_length, &pages, &[])
+                {
                     let hashes = changed.iter().map(|page| pages[usize::from(*page)]).collect();
                     let stored = changed.len();
                     let place = self.store(cut_pages(raw, &changed), hashes);

@@ -111,7 +111,7 @@ statuses! {
     Occupied = 20, 218;
     /// The backup is complete and stored, but pages in it are damaged on the server.
     BadPages = 21, 219;
-    /// The restored server did not start, or did not stop where it was asked to.
+    /// The restored server did not start, did not stop where it was asked to, or met pages that are not as they should be.
     Recovery = 22, 220;
     /// The question was answered with no, or could not be asked; nothing was changed.
     Declined = 23, 221;

@@ -47,7 +47,10 @@ fn packs_go(postgres: &Postgres, summaries: &str) {
     site.pitr(&["forget", "--yes", &id(&first)]).run_within(LONG).ok();
     let told = expire(&site, 0);
     let server = &told["servers"][0];
-    assert!(server["dead_bytes"].as_u64().expect("a number") * 2 > server["pack_bytes"].as_u64().expect("a number"), "{told}");
+    assert!(
+        server["dead_bytes"].as_u64().expect("a number") * 2 > server["pack_bytes"].as_u64().expect("a number"),
+        "{told}"
+    );
     let shown = site.pitr(&["expire", "--dry-run"]).run_within(LONG).ok();
     assert!(shown.stdout.contains("  dead     "), "{shown}");
     assert!(!packs(&site, &id(&first)).is_empty(), "the second backup needs it");
@@ -73,7 +76,8 @@ fn take(site: &Site) -> serde_json::Value {
 }
 
 fn content(server: &super::harness::Server) -> String {
-    let sum = |table: &str| format!("(SELECT count(*) || ' ' || md5(string_agg(n || fill, '' ORDER BY n)) FROM {table})");
+    let sum =
+        |table: &str| format!("(SELECT count(*) || ' ' || md5(string_agg(n || fill, '' ORDER BY n)) FROM {table})");
     server.ask(&format!("SELECT {} || {}", sum("cold"), sum("hot")))
 }
 
@@ -86,7 +90,9 @@ fn packs(site: &Site, id: &str) -> Vec<PathBuf> {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.parent().is_some_and(|folder| folder.ends_with("packs")) && path.to_string_lossy().contains(id) {
+            } else if path.parent().is_some_and(|folder| folder.ends_with("packs"))
+                && path.to_string_lossy().contains(id)
+            {
                 found.push(path);
             }
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use crate::pgdata::layout::Progress;
 
@@ -51,8 +51,10 @@ fn line(bytes: u64, total_bytes: u64, elapsed: Duration) -> String {
     let seconds = elapsed.as_secs().max(1);
     let rate = bytes / seconds;
     let left = total_bytes.saturating_sub(bytes).checked_div(rate);
-    let left =
-        left.map_or_else(|| "unknown time".to_owned(), |left| HumanDuration(Duration::from_secs(left)).to_string());
+    let left = left.map_or_else(
+        || "unknown time".to_owned(),
+        |left| humantime::format_duration(Duration::from_secs(left)).to_string(),
+    );
     let (done, total, rate) = (HumanBytes(bytes), HumanBytes(total_bytes), HumanBytes(rate));
     format!("wrote {done} of {total} ({percent} %) in {seconds} s, {rate}/s, {left} left")
 }
@@ -65,7 +67,7 @@ mod tests {
     #[test]
     fn lines() {
         let told = line(30 << 20, 120 << 20, Duration::from_secs(30));
-        assert_eq!(told, "wrote 30.00 MiB of 120.00 MiB (25 %) in 30 s, 1.00 MiB/s, 90 seconds left");
+        assert_eq!(told, "wrote 30.00 MiB of 120.00 MiB (25 %) in 30 s, 1.00 MiB/s, 1m 30s left");
         assert!(line(0, 120 << 20, Duration::from_secs(30)).ends_with("0 B/s, unknown time left"));
     }
 }

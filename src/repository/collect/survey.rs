@@ -235,7 +235,10 @@ impl CollectionPlan {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.forgetting.is_empty() && self.due.stamps.is_empty() && self.mark.is_empty() && self.sparing.is_empty()
+        self.forgetting.is_empty()
+            && self.due.stamps.is_empty()
+            && self.mark.is_empty()
+            && self.sparing.is_empty()
             && self.unreadable.is_empty()
     }
 
