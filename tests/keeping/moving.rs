@@ -48,7 +48,7 @@ fn packs_go(postgres: &Postgres, summaries: &str) {
     let told = expire(&site, 0);
     let server = &told["servers"][0];
     assert!(
-        server["dead_bytes"].as_u64().expect("a number") * 2 > server["pack_bytes"].as_u64().expect("a number"),
+        server["dead_bytes"].as_u64().expect("a number") * 3 > server["pack_bytes"].as_u64().expect("a number"),
         "{told}"
     );
     let shown = site.pitr(&["expire", "--dry-run"]).run_within(LONG).ok();
