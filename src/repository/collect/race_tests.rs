@@ -16,7 +16,7 @@ use crate::repository::{Remembering, Repository, RepositoryError, ServerReposito
 use crate::storage::{Key, Listed, Memory, NewObject, Put, Storage, StorageError, Suffix};
 
 /// How many orders are tried, unless `PITR_TEST_ORDERS` says otherwise.
-const ORDERS: u64 = 320;
+const ORDERS: u64 = 400;
 
 /// Whose turn it is.
 #[derive(Default)]
