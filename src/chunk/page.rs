@@ -4,7 +4,7 @@
 //! page written since the backup began may be torn in the copy, which replay repairs from its full image in the WAL.
 
 use super::EntryPath;
-use super::relation_file::{RelationFile, is_database_directory};
+use super::relation_file::RelationFile;
 use crate::wal::Lsn;
 
 /// Bytes in a data page; clusters built with another block size are not checked.
@@ -114,12 +114,8 @@ pub fn check(page: &[u8; BLOCK_BYTES], block: u32, start: Lsn) -> PageState {
 /// tablespace (`parse_filename_for_nontemp_relation` and `sendDir`). Temporary relations (`t3_16384`) are not sent.
 #[must_use]
 pub fn first_block(path: &EntryPath, in_tablespace: bool) -> Option<u32> {
-    let at = path.as_bytes().iter().rposition(|byte| *byte == b'/')?;
-    let (directory, name) = (EntryPath::new(&path.as_bytes()[..at]).ok()?, &path.as_bytes()[at + 1..]);
-    let global = !in_tablespace && directory.as_bytes() == b"global";
-    if !global && !is_database_directory(&directory, in_tablespace) {
-        return None;
-    }
+    let global = path.as_bytes().strip_prefix(b"global/").filter(|_| !in_tablespace);
+    let name = global.or_else(|| path.in_database(in_tablespace).map(|(_, name)| name))?;
     RelationFile::parse(name)?.segment.checked_mul(BLOCKS_PER_FILE)
 }
 

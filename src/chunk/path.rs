@@ -11,6 +11,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::relation_file;
+
 /// The longest path accepted, in bytes: `PATH_MAX` without its terminator.
 const MAX_BYTES: usize = 4095;
 
@@ -45,15 +47,13 @@ impl EntryPath {
         &self.0
     }
 
-    /// The database in whose directory this lies, and the name in that directory. `tablespace` is the one that the path is below;
-    /// `None` for the data directory (`GetDatabasePath` in `relpath.c`).
+    /// The OID of the database in whose directory this lies, and the name in that directory. `in_tablespace`: the path is one below a
+    /// tablespace, not below the data directory.
     #[must_use]
-    pub fn in_database(&self, tablespace: Option<u32>) -> Option<(u32, &[u8])> {
+    pub fn in_database(&self, in_tablespace: bool) -> Option<(u32, &[u8])> {
         let mut parts = self.0.splitn(3, |byte| *byte == b'/');
-        let (above, database, name) = (parts.next()?, parts.next()?, parts.next()?);
-        let is_above = if tablespace.is_some() { above.starts_with(b"PG_") } else { above == b"base" };
-        let database = std::str::from_utf8(database).ok()?.parse().ok()?;
-        is_above.then_some((database, name))
+        let (above, name, rest) = (parts.next()?, parts.next()?, parts.next()?);
+        Some((relation_file::database(above, name, in_tablespace)?, rest))
     }
 
     /// The path as the operating system takes it.

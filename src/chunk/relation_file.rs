@@ -63,10 +63,14 @@ pub fn is_temporary(name: &[u8]) -> bool {
 /// Whether a directory holds relation files of one database: `base/5`, or `PG_15_202209061/5` of a tablespace.
 #[must_use]
 pub fn is_database_directory(path: &EntryPath, in_tablespace: bool) -> bool {
-    let Some((parent, name)) = std::str::from_utf8(path.as_bytes()).ok().and_then(|path| path.split_once('/')) else {
-        return false;
-    };
-    number(name).is_some() && if in_tablespace { parent.starts_with("PG_") } else { parent == "base" }
+    let at = path.as_bytes().iter().position(|byte| *byte == b'/');
+    at.is_some_and(|at| database(&path.as_bytes()[..at], &path.as_bytes()[at + 1..], in_tablespace).is_some())
+}
+
+/// The OID of the database that a directory is of, by its name and that of the one above (`GetDatabasePath` in `relpath.c`).
+pub(super) fn database(above: &[u8], name: &[u8], in_tablespace: bool) -> Option<u32> {
+    let is_above = if in_tablespace { above.starts_with(b"PG_") } else { above == b"base" };
+    std::str::from_utf8(name).ok().filter(|_| is_above).and_then(number)
 }
 
 /// A number as file names have it: no sign, no zero in front.

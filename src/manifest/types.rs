@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{BackupId, Tablespace, WalRange};
+use crate::chunk::relation_file::RelationFile;
 use crate::chunk::{ChunkRef, EntryPath};
 use crate::wal::{BackupSource, Lsn, PgTime, PostgresMajor, SegmentSize, SystemIdentifier, TimelineId};
 
@@ -119,19 +120,19 @@ impl FileEntry {
     /// OID of the database in whose directory the file lies; `None` for what all databases share.
     #[must_use]
     pub fn database(&self) -> Option<u32> {
-        self.path.in_database(self.tablespace).map(|(database, _)| database)
+        self.path.in_database(self.tablespace.is_some()).map(|(database, _)| database)
     }
 
     /// The file belongs to a relation of one database: not to what is shared, and no map, version or other small file.
     #[must_use]
     pub fn is_relation(&self) -> bool {
-        self.path.in_database(self.tablespace).is_some_and(|(_, name)| name.first().is_some_and(u8::is_ascii_digit))
+        self.path.in_database(self.tablespace.is_some()).is_some_and(|(_, name)| RelationFile::parse(name).is_some())
     }
 
     /// The file that says of which version a database is: without it nobody can connect to the database (`ValidatePgVersion`).
     #[must_use]
     pub fn is_version_of_database(&self) -> bool {
-        self.path.in_database(self.tablespace).is_some_and(|(_, name)| name == b"PG_VERSION")
+        self.path.in_database(self.tablespace.is_some()).is_some_and(|(_, name)| name == b"PG_VERSION")
     }
 }
 
