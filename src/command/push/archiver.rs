@@ -17,8 +17,9 @@ use crate::repository::{RepositoryId, ServerRecord};
 use crate::spool::{BorderNote, EntryNote, Spool};
 use crate::wal::{Continuity, SegmentName, WalFileName};
 
-/// Most bytes of segments that are in memory at a time on their way to a bucket or to several repositories.
-const BYTES_IN_MEMORY: u64 = 48 << 20;
+/// Most bytes of segments that are in memory at a time on their way to a bucket or to several repositories: two of the default size
+/// that do not compress. A third would fit beside them as long as nothing is compressed yet, but the process is to stay in 64 MiB.
+const BYTES_IN_MEMORY: u64 = 46 << 20;
 
 /// The repositories, and what is noted with each file that goes there.
 #[derive(Debug)]
