@@ -7,6 +7,7 @@
 //! ```text
 //! ahead.<scope>/lock               held by whoever fills the room
 //! ahead.<scope>/wanted             the segment that a call found missing, and so where to fetch from
+//! ahead.<scope>/next               the segment that will be fetched as soon as there is room for it
 //! ahead.<scope>/<segment>.coming   it is being fetched
 //! ahead.<scope>/<segment>          fetched, checked, whole
 //! ```
@@ -23,6 +24,7 @@ use crate::wal::SegmentName;
 const PREFIX: &str = "ahead.";
 const LOCK: &str = "lock";
 const WANTED: &str = "wanted";
+const NEXT: &str = "next";
 const COMING: &str = ".coming";
 
 /// A room that nobody fills and that was not used for so long belongs to a recovery that is over.
@@ -102,6 +104,21 @@ impl AheadRoom {
         self.folder.has(&format!("{segment}{COMING}")) && self.is_filled()
     }
 
+    /// Says which segment will be fetched next; `None`: none, as far as is known.
+    pub fn announce(&self, next: Option<SegmentName>) {
+        // Without the note calls do not wait for what is not begun yet.
+        match next {
+            Some(segment) => drop(self.folder.write(NEXT, segment.to_string().as_bytes())),
+            None => self.folder.remove(NEXT),
+        }
+    }
+
+    /// A segment will be fetched as soon as there is room for it, by somebody who is alive.
+    #[must_use]
+    pub fn is_next(&self, segment: SegmentName) -> bool {
+        self.segment_in(NEXT) == Some(segment) && self.is_filled()
+    }
+
     /// Says where to fetch from.
     ///
     /// # Errors
@@ -115,8 +132,12 @@ impl AheadRoom {
     pub fn wanted(&self) -> Option<(SegmentName, SystemTime)> {
         let file = self.folder.open_file(WANTED).ok()?;
         let said = file.metadata().and_then(|metadata| metadata.modified()).ok()?;
-        let (bytes, _) = self.folder.read(WANTED, 64).ok()?;
-        Some((String::from_utf8(bytes).ok()?.parse().ok()?, said))
+        Some((self.segment_in(WANTED)?, said))
+    }
+
+    fn segment_in(&self, name: &str) -> Option<SegmentName> {
+        let (bytes, _) = self.folder.read(name, 64).ok()?;
+        String::from_utf8(bytes).ok()?.parse().ok()
     }
 
     /// Removes segments, and signs that others are coming, unless they are to be kept.

@@ -37,6 +37,21 @@ impl Course {
         self.ended
     }
 
+    /// The segment that [`Course::next`] looks for, if it goes on on this timeline; `None` at the end.
+    pub(super) fn upcoming(&self) -> Option<SegmentName> {
+        (!self.ended).then(|| SegmentName::new(self.timeline, self.next, self.size))
+    }
+
+    /// Goes on from a later segment on the same way, if this is one.
+    pub(super) fn skip_to(&mut self, segment: SegmentName) -> bool {
+        let Ok(number) = segment.number(self.size) else { return false };
+        let ahead = !self.ended && segment.timeline() == self.timeline && number >= self.next;
+        if ahead {
+            self.next = number;
+        }
+        ahead
+    }
+
     /// The next segment that is stored in any of the repositories; `None` at the end.
     ///
     /// # Errors

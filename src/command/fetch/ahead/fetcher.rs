@@ -63,6 +63,7 @@ fn fill(server: &Arc<Server>) -> Option<()> {
         }
         lock
     })?;
+    room.announce(None);
     let places = server.config.repositories();
     let opened = match places.as_slice() {
         [only] => vec![server.open_noted(only).ok()?],
@@ -119,6 +120,8 @@ struct State {
     courses: u64,
     coming: BTreeSet<SegmentName>,
     ready: BTreeSet<SegmentName>,
+    /// The recovery has come here by itself: what lies before on the same timeline is of no use any more.
+    from: Option<SegmentName>,
     /// When a segment was taken or wanted.
     used: Instant,
     over: bool,
@@ -131,9 +134,21 @@ impl State {
             courses: 0,
             coming: BTreeSet::new(),
             ready: BTreeSet::new(),
+            from: None,
             used: Instant::now(),
             over: false,
         }
+    }
+}
+
+impl State {
+    /// A segment is ready, or coming, or will be; else the way to it is another one.
+    fn leads_to(&mut self, segment: SegmentName) -> bool {
+        self.ready.contains(&segment) || self.coming.contains(&segment) || self.course.skip_to(segment)
+    }
+
+    fn overtaken(&self, segment: SegmentName) -> bool {
+        self.from.is_some_and(|from| segment.timeline() == from.timeline() && segment < from)
     }
 }
 
@@ -148,7 +163,7 @@ impl Fetcher<'_> {
             let fetched = self.fetch(segment);
             let mut state = self.state();
             state.coming.remove(&segment);
-            if course != state.courses {
+            if course != state.courses || state.overtaken(segment) {
                 // Meanwhile the recovery asked for something else.
                 self.room.remove_segment(segment);
             } else if fetched {
@@ -162,7 +177,6 @@ impl Fetcher<'_> {
 
     fn fetch(&self, segment: SegmentName) -> bool {
         let target = self.room.path().join(segment.to_string());
-        let begun = self.room.begin(segment);
         let fetched =
             Delivery::new(self.server, WalFileName::Segment(segment), &target).map(Arc::new).and_then(|delivery| {
                 match &self.only {
@@ -171,7 +185,7 @@ impl Fetcher<'_> {
                 }
             });
         self.room.end(segment);
-        begun.is_ok() && fetched.is_ok_and(|outcome| outcome == Outcome::Delivered)
+        fetched.is_ok_and(|outcome| outcome == Outcome::Delivered)
     }
 
     /// The next segment to fetch, when there is room for it, and the course that it belongs to; `None` when all is over.
@@ -186,7 +200,13 @@ impl Fetcher<'_> {
                 && let Ok(Some(segment)) = state.course.next(&self.listed)
             {
                 state.coming.insert(segment);
+                // A call finds it either coming or next.
+                let _ = self.room.begin(segment);
+                self.room.announce(state.course.upcoming());
                 return Some((segment, state.courses));
+            }
+            if state.course.has_ended() {
+                self.room.announce(None);
             }
             let pause = if state.course.has_ended() { LOOK } else { GLANCE };
             state = self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
@@ -224,13 +244,22 @@ impl Fetcher<'_> {
         }
     }
 
-    /// Goes on from this segment. It is one that no look ahead led to, so what is ready leads elsewhere.
+    /// Goes on from this segment. A call had to fetch the one before it by itself: it was quicker, or wants something else than what is ready.
     fn follow(&self, state: &mut State, segment: SegmentName) {
-        self.room.keep_only(|_| false);
-        state.ready.clear();
-        state.courses += 1;
         state.used = Instant::now();
-        state.course = Course::from(segment, self.size);
+        if state.leads_to(segment) {
+            state.from = Some(segment);
+            // Those that were not whole, too.
+            self.room.keep_only(|segment| !state.overtaken(segment));
+            self.notice_taken(state);
+        } else {
+            self.room.keep_only(|_| false);
+            state.ready.clear();
+            state.courses += 1;
+            state.from = None;
+            state.course = Course::from(segment, self.size);
+        }
+        self.room.announce(state.course.upcoming());
         self.changed.notify_all();
     }
 }

@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 pub(super) use fetcher::run;
 
 use crate::command::call::{self, Arguments, Server};
-use crate::spool::Spool;
-use crate::wal::{SegmentName, SegmentSize, WalFileName};
+use crate::spool::{AheadRoom, Spool};
+use crate::wal::{SegmentName, SegmentNo, SegmentSize, WalFileName};
 
 /// The option that makes a call the process that fetches ahead.
 pub(super) const OPTION: &str = "--ahead";
@@ -34,6 +34,9 @@ pub(super) const OPTION: &str = "--ahead";
 /// How long a call waits for a segment that is being fetched already: a standby wants to be streaming again.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PATIENCE_OF_A_STANDBY: Duration = Duration::from_secs(2);
+
+/// How long it waits for one that is next: a new connection takes less.
+const PATIENCE_BEFORE: Duration = Duration::from_secs(2);
 
 /// What is, or may be, fetched ahead for a server that recovers.
 #[derive(Debug)]
@@ -62,12 +65,23 @@ impl Ahead<'_> {
         let begun = Instant::now();
         let patience = if self.recovering.is_standby() { PATIENCE_OF_A_STANDBY } else { PATIENCE };
         loop {
-            let coming = room.is_coming(self.segment);
+            // In this order: what is next comes, and what is coming is there.
+            let next = begun.elapsed() < PATIENCE_BEFORE && room.is_next(self.segment) && !self.is_left_behind(&room);
+            let coming = next || room.is_coming(self.segment);
             match room.hand_over(self.segment, self.size.bytes(), target) {
                 Ok(false) if coming && begun.elapsed() < patience => std::thread::sleep(Duration::from_millis(1)),
                 taken => return taken.unwrap_or(false),
             }
         }
+    }
+
+    /// The segment before this one was not taken, so that there may be no room for this one.
+    fn is_left_behind(&self, room: &AheadRoom) -> bool {
+        let before = self.segment.number(self.size).ok().and_then(|number| number.0.checked_sub(1));
+        before.is_some_and(|before| {
+            let before = SegmentName::new(self.segment.timeline(), SegmentNo(before), self.size);
+            room.holds(before, self.size.bytes())
+        })
     }
 
     /// The segment was fetched by this call: lets those behind it be fetched ahead. Where that fails, the next call works alone.
