@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::S3Server;
-use super::harness::{Options, Postgres, Run, Server, Site};
+use super::harness::{Options, Postgres, Run, Server, Site, wait_for};
 use super::s3_server::{BUCKET, Fault};
 
 /// A site whose repository lies in the server's bucket; archiving has begun.
@@ -193,4 +193,30 @@ fn one_request_a_poll() {
     server.faults.take_seen();
     poll(&next).ok();
     assert_eq!(server.faults.take_kinds(), ["GET"]);
+}
+
+/// Promise: a recovery that replays more quickly than the network brings segments fetches each about once, and waits for what is coming
+/// already.
+#[test]
+fn one_request_a_segment_in_recovery() {
+    const SEGMENTS: usize = 60;
+    let server = S3Server::start();
+    let options = Options::default().segment_size_mib(1);
+    let site = site_with(&server, &super::harness::newest(), options, "");
+    site.backup();
+    site.server.run("CREATE TABLE words(word text)");
+    for _ in 0..SEGMENTS {
+        site.server.run("INSERT INTO words VALUES ('x')");
+        site.server.switch_wal();
+    }
+    site.server.archive_all();
+    let mut restored = site.restore("restored", &["--to", "latest", "--action", "promote"]);
+    server.faults.set_latency(Duration::from_millis(40));
+    server.faults.take_seen();
+    restored.start();
+    wait_for("the end of recovery", || (restored.ask("SELECT pg_is_in_recovery()") == "f").then_some(()));
+    assert_eq!(restored.ask("SELECT count(*) FROM words"), SEGMENTS.to_string());
+    let seen = server.faults.take_seen();
+    let fetched = seen.iter().filter(|seen| seen.kind() == "GET" && seen.path.contains("/wal/")).count();
+    assert!(fetched >= SEGMENTS && fetched < SEGMENTS * 3 / 2, "{fetched} requests");
 }
