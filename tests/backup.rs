@@ -8,10 +8,14 @@ mod broken_off;
 mod contents;
 #[path = "backup/local.rs"]
 mod local;
+#[path = "backup/pages.rs"]
+mod pages;
 #[path = "backup/references.rs"]
 mod references;
 #[path = "backup/unpacked.rs"]
 mod unpacked;
+#[path = "backup/unread.rs"]
+mod unread;
 #[path = "backup/wal.rs"]
 mod wal;
 

@@ -213,7 +213,8 @@ pub struct BackupInfo {
     /// Bytes of what it refers to in packs of earlier backups.
     #[serde(default)]
     pub referenced_bytes: u64,
-    /// The server sent only what had changed since `parent`, by its WAL summaries (17 and later).
+    /// Only what had changed since `parent` was read: by the server, which has summaries of its WAL (17 and later), or by this program,
+    /// which read the WAL.
     #[serde(default)]
     pub changed_only: bool,
     /// Who read the files.

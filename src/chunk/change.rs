@@ -144,12 +144,18 @@ mod tests {
                     let stored = changed.len();
                     let place = self.store(cut_pages(raw, &changed), hashes);
                     keep.push(PageSet { place, pages: changed });
-                    return (ChunkRef { raw_length, content: ChunkContent::Stored { id, base, sets: keep } }, stored);
+                    return (
+                        ChunkRef { raw_length, crc32c: None, content: ChunkContent::Stored { id, base, sets: keep } },
+                        stored,
+                    );
                 }
             }
             let stored = pages.len();
             let base = self.store(raw.to_vec(), pages);
-            (ChunkRef { raw_length, content: ChunkContent::Stored { id, base, sets: Vec::new() } }, stored)
+            (
+                ChunkRef { raw_length, crc32c: None, content: ChunkContent::Stored { id, base, sets: Vec::new() } },
+                stored,
+            )
         }
 
         fn read(&self, chunk: &ChunkRef) -> Vec<u8> {

@@ -11,7 +11,7 @@ use crate::wal::Lsn;
 pub const BLOCK_BYTES: usize = super::PAGE_BYTES;
 
 /// Blocks in a full file of a relation: 1 GiB (`RELSEG_SIZE`).
-const BLOCKS_PER_FILE: u32 = (1 << 30) / BLOCK_BYTES as u32;
+pub const BLOCKS_PER_FILE: u32 = (1 << 30) / BLOCK_BYTES as u32;
 
 /// Where the parallel sums start (`checksumBaseOffsets`).
 const BASE_OFFSETS: [u32; 32] = [

@@ -38,11 +38,23 @@ pub struct PageSet {
 pub struct ChunkRef {
     /// Bytes of the file in this chunk, 1 to [`CHUNK_BYTES`].
     pub raw_length: u32,
+    /// CRC-32C of its bytes, from which that of the file is put together where not all of it is read. Backups of early versions lack it;
+    /// it is `None` for zero bytes ([`ChunkRef::checksum`]).
+    pub crc32c: Option<u32>,
     /// The content.
     pub content: ChunkContent,
 }
 
 impl ChunkRef {
+    /// CRC-32C of its bytes, if that is known.
+    #[must_use]
+    pub fn checksum(&self) -> Option<u32> {
+        match self.content {
+            ChunkContent::Zero => Some(crc32c::crc32c(&vec![0; self.raw_length as usize])),
+            ChunkContent::Stored { .. } => self.crc32c,
+        }
+    }
+
     /// Where its frames are: that of the base, then those of the page sets.
     pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
         self.content.places()
@@ -106,6 +118,8 @@ pub enum ChunkError {
 #[derive(Serialize, Deserialize)]
 struct Fields {
     r: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    c: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     h: Option<ChunkId>,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -147,13 +161,13 @@ fn checked(place: Place) -> Result<Place, ChunkError> {
 
 impl From<ChunkRef> for Fields {
     fn from(chunk: ChunkRef) -> Self {
-        let r = chunk.raw_length;
+        let (r, c) = (chunk.raw_length, chunk.crc32c);
         match chunk.content {
-            ChunkContent::Zero => Fields { r, h: None, b: 0, p: None, o: None, s: None, sets: Vec::new() },
+            ChunkContent::Zero => Fields { r, c: None, h: None, b: 0, p: None, o: None, s: None, sets: Vec::new() },
             ChunkContent::Stored { id, base, sets } => {
                 let sets = sets.into_iter().map(SetFields::from).collect();
                 let (p, o, s) = (Some(base.pack), Some(base.offset), Some(base.length));
-                Fields { r, h: Some(id), b: base.source, p, o, s, sets }
+                Fields { r, c, h: Some(id), b: base.source, p, o, s, sets }
             }
         }
     }
@@ -185,7 +199,7 @@ impl TryFrom<Fields> for ChunkRef {
             }
             _ => return Err(ChunkError::Reference("its identity or a part of its place is missing")),
         };
-        Ok(ChunkRef { raw_length, content })
+        Ok(ChunkRef { raw_length, crc32c: fields.c, content })
     }
 }
 
@@ -250,15 +264,16 @@ mod tests {
     /// The JSON of docs/FORMAT.md, field by field: later versions must read what this one wrote.
     #[test]
     fn json_form() {
-        let zero = ChunkRef { raw_length: 524_288, content: ChunkContent::Zero };
+        let zero = ChunkRef { raw_length: 524_288, crc32c: None, content: ChunkContent::Zero };
         assert_eq!(serde_json::to_string(&zero).expect("json"), r#"{"r":524288}"#);
         let id = ChunkId([0xab; 32]);
         let set = PageSet { place: Place { source: 1, ..place(7) }, pages: vec![0, 2] };
         let content = ChunkContent::Stored { id, base: place(9), sets: vec![set] };
-        let stored = ChunkRef { raw_length: 20_000, content };
+        let stored = ChunkRef { raw_length: 20_000, crc32c: Some(77), content };
         let json = serde_json::to_string(&stored).expect("json");
-        let expected =
-            format!(r#"{{"r":20000,"h":"{id}","p":3,"o":9,"s":100,"sets":[{{"b":1,"p":3,"o":7,"s":100,"n":[0,2]}}]}}"#);
+        let expected = format!(
+            r#"{{"r":20000,"c":77,"h":"{id}","p":3,"o":9,"s":100,"sets":[{{"b":1,"p":3,"o":7,"s":100,"n":[0,2]}}]}}"#
+        );
         assert_eq!(json, expected);
         assert_eq!(serde_json::from_str::<ChunkRef>(&json).expect("reads back"), stored);
     }

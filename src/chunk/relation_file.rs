@@ -68,7 +68,8 @@ pub fn is_database_directory(path: &EntryPath, in_tablespace: bool) -> bool {
 }
 
 /// The OID of the database that a directory is of, by its name and that of the one above (`GetDatabasePath` in `relpath.c`).
-pub(super) fn database(above: &[u8], name: &[u8], in_tablespace: bool) -> Option<u32> {
+#[must_use]
+pub fn database(above: &[u8], name: &[u8], in_tablespace: bool) -> Option<u32> {
     let is_above = if in_tablespace { above.starts_with(b"PG_") } else { above == b"base" };
     std::str::from_utf8(name).ok().filter(|_| is_above).and_then(number)
 }

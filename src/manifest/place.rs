@@ -93,10 +93,14 @@ impl FilePlace {
         let in_cluster = |group| FilePlace { tablespace, database: None, kind: FileKind::Other(group) };
         let Ok(text) = std::str::from_utf8(path.as_bytes()) else { return in_cluster(FileGroup::Other) };
         let parts: Vec<&str> = text.split('/').collect();
+        let in_directory =
+            |above: &str, name: &str| relation_file::database(above.as_bytes(), name.as_bytes(), tablespace.is_some());
         let (oid, database, name) = match (tablespace, parts.as_slice()) {
             (None, ["global", name]) => (GLOBAL_TABLESPACE, Some(0), *name),
-            (None, ["base", database, name]) => (DEFAULT_TABLESPACE, database.parse().ok(), *name),
-            (Some(oid), [version, database, name]) if version.starts_with("PG_") => (oid, database.parse().ok(), *name),
+            (None, ["base", database, name]) => (DEFAULT_TABLESPACE, in_directory("base", database), *name),
+            (Some(oid), [version, database, name]) if version.starts_with("PG_") => {
+                (oid, in_directory(version, database), *name)
+            }
             (None, _) => return in_cluster(group_of(&parts)),
             (Some(_), _) => return in_cluster(FileGroup::Other),
         };

@@ -6,6 +6,7 @@
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::chunk::relation_file::{Fork, RelationFile};
 use crate::chunk::to_hex;
 
 /// A file that is other than the server sent it.
@@ -45,6 +46,23 @@ impl ManifestMerge {
         self.checksum.update(&new);
         new
     }
+}
+
+/// A manifest for the server to go on from, by which it sends all visibility maps whole.
+///
+/// A record that clears bits of a visibility map does not name its block (`visibilitymap_clear` under `heap_xlog_delete` and others), so a
+/// server's WAL summaries miss it: an incremental backup may bring along a map that calls pages visible to all that are not, and
+/// index-only scans of the restored cluster return rows that were deleted. A server sends whole what it does not find in the manifest
+/// (`GetFileBackupMethod` in `basebackup_incremental.c`), so the maps stand there under other names.
+#[must_use]
+pub fn with_whole_visibility_maps(manifest: &[u8]) -> Vec<u8> {
+    let mut merge = ManifestMerge::default();
+    let renamed = |path: &str| {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let is_map = RelationFile::parse(name.as_bytes()).is_some_and(|file| file.fork == Fork::Visibility);
+        is_map.then(|| MergedFile { path: format!("{path}.whole"), size: 0, crc32c: 0 })
+    };
+    manifest.split_inclusive(|byte| *byte == b'\n').flat_map(|line| merge.line(line, renamed)).collect()
 }
 
 fn rewritten(text: &[u8], merged: impl Fn(&str) -> Option<MergedFile>) -> Option<Vec<u8>> {
@@ -100,5 +118,32 @@ mod tests {
             (files[1].path.as_slice(), files[1].size, files[1].crc32c),
             (&b"base/5/PG_VERSION"[..], 12, Some(0x0a0b_0c0d))
         );
+    }
+
+    /// Visibility maps are not found under their names; everything else is, and the manifest holds.
+    #[test]
+    fn visibility_maps_are_hidden() {
+        let entry = |path: &str, comma: &str| {
+            format!(
+                "{{ \"Path\": \"{path}\", \"Size\": 12, \"Last-Modified\": \"2026-11-21 10:45:00 GMT\", \"Checksum-Algorithm\": \
+                 \"CRC32C\", \"Checksum\": \"0d0c0b0a\" }}{comma}\n"
+            )
+        };
+        let mut lines =
+            vec!["{ \"PostgreSQL-Backup-Manifest-Version\": 2,\n\"System-Identifier\": 7,\n\"Files\": [\n".to_owned()];
+        let maps = ["base/5/2619_vm", "pg_tblspc/16384/PG_17_202406281/5/2619_vm.1"];
+        let others = ["base/5/2619", "base/5/2619_fsm", "base/5/notes_vm", "global/1262"];
+        lines.extend(maps.iter().chain(&others[..3]).map(|path| entry(path, ",")));
+        lines.push(entry(others[3], ""));
+        lines.push("],\n\"WAL-Ranges\": [\n{ \"Timeline\": 1, \"Start-LSN\": \"0/2000028\", \"End-LSN\": \"0/2000100\" }\n],\n".to_owned());
+        lines.push("\"Manifest-Checksum\": \"whatever\"}\n".to_owned());
+        let hidden = with_whole_visibility_maps(lines.concat().as_bytes());
+        let (mut reader, mut files) = (ServerManifest::default(), Vec::new());
+        reader.push(&hidden, |file| files.push(file)).expect("a good manifest");
+        reader.finish().expect("its own checksum holds");
+        let found: Vec<String> = files.iter().map(|file| String::from_utf8_lossy(&file.path).into_owned()).collect();
+        let expected: Vec<String> =
+            maps.iter().map(|path| format!("{path}.whole")).chain(others.map(str::to_owned)).collect();
+        assert_eq!(found, expected);
     }
 }

@@ -37,7 +37,7 @@ fn path(text: &str) -> EntryPath {
 fn chunk(raw_length: usize) -> ChunkRef {
     let base = Place { source: 0, pack: 0, offset: 17, length: 99 };
     let content = ChunkContent::Stored { id: ChunkId([3; 32]), base, sets: Vec::new() };
-    ChunkRef { raw_length: raw_length as u32, content }
+    ChunkRef { raw_length: raw_length as u32, crc32c: None, content }
 }
 
 fn file(name: &str, size: u64, from: u64, chunks: Vec<ChunkRef>) -> FileEntry {

@@ -22,7 +22,7 @@ use super::PgDataError;
 use super::excluded::{Excluded, is_kept_empty};
 use crate::catalog::Tablespace;
 use crate::chunk::EntryPath;
-use crate::wal::{CONTROL_FILE_READ_SIZE, ControlFile};
+use crate::wal::{CONTROL_FILE_READ_SIZE, ControlFile, WalFileName};
 
 /// The file that is read last.
 const CONTROL_FILE: &str = "global/pg_control";
@@ -138,6 +138,19 @@ impl LivingDirectory {
         let mut content = vec![0; usize::try_from(file.size).unwrap_or(0).min(1 << 20)];
         file.read_at(0, &mut content)?;
         Ok(content)
+    }
+
+    /// Opens a file in `pg_wal`, which may be a link; `None` if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn wal_file(&self, file: WalFileName) -> Result<Option<File>, PgDataError> {
+        let path = self.path.join("pg_wal").join(file.to_string());
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(PgDataError::io("open", &path)(error)),
+        }
     }
 
     /// `pg_control`: the file and its whole content, read without a tear.

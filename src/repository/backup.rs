@@ -248,16 +248,16 @@ mod tests {
         let content = |id, base, sets| ChunkContent::Stored { id, base, sets };
         let id = ChunkId::of(&expected);
         let base = Place { source: 1, ..base[1] };
-        let chunk = ChunkRef { raw_length: 20_000, content: content(id, base, sets.clone()) };
+        let chunk = ChunkRef { raw_length: 20_000, crc32c: None, content: content(id, base, sets.clone()) };
         assert_eq!(server.read_chunk(&[new, old], &chunk).expect("whole"), expected);
-        let zero = ChunkRef { raw_length: 5, content: ChunkContent::Zero };
+        let zero = ChunkRef { raw_length: 5, crc32c: None, content: ChunkContent::Zero };
         assert_eq!(server.read_chunk(&[new], &zero).expect("needs no pack"), [0; 5]);
 
         let elsewhere = Place { source: 1, offset: 0, ..base };
         for wrong in
             [content(id, base, vec![]), content(id, elsewhere, sets.clone()), content(ChunkId([0; 32]), base, sets)]
         {
-            let chunk = ChunkRef { raw_length: 20_000, content: wrong };
+            let chunk = ChunkRef { raw_length: 20_000, crc32c: None, content: wrong };
             assert!(matches!(server.read_chunk(&[new, old], &chunk), Err(RepositoryError::Chunk { .. })));
         }
         assert!(matches!(server.read_chunk(&[new], &chunk), Err(RepositoryError::Chunk { .. })), "no such source");

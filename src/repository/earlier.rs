@@ -37,8 +37,8 @@ use crate::catalog::{BackupId, PackId};
 use crate::chunk::change::page_hashes;
 use crate::chunk::pack::PackEntry;
 use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkRef, EntryPath, PageHash, Place, pack};
-use crate::manifest::ManifestLine;
 use crate::manifest::place::file_key;
+use crate::manifest::{ManifestHeader, ManifestLine, ManifestStop};
 
 /// A pack is taken over from only if the earlier backup uses at least this part of its bytes: one in so many.
 const USED_PART: u64 = 3;
@@ -50,7 +50,8 @@ const INDEX_BYTES: usize = 48 << 20;
 #[derive(Debug)]
 pub struct EarlierBackup {
     server: ServerRepository,
-    id: BackupId,
+    header: ManifestHeader,
+    stop: ManifestStop,
     sources: Vec<BackupId>,
     files: HashMap<u128, EarlierFile>,
     chunks: Vec<Option<ChunkRef>>,
@@ -144,19 +145,38 @@ impl EarlierBackup {
             known.chunks.end = chunks.len();
         }
         // The lines are trusted only once the manifest has proved whole.
-        if manifest.stop().is_none() {
+        let Some(stop) = manifest.stop().cloned() else {
             let error = crate::manifest::ManifestError::Truncated(0);
             return Err(server.manifest_error(earlier, error));
-        }
+        };
+        let header = manifest.header().clone();
         let mostly_dead = mostly_dead(&chunks, &sources, usable);
         let (server, indexes) = (server.clone(), Mutex::default());
-        Ok(EarlierBackup { server, id: earlier, sources, files, chunks, mostly_dead, indexes })
+        Ok(EarlierBackup { server, header, stop, sources, files, chunks, mostly_dead, indexes })
     }
 
     /// Its id.
     #[must_use]
     pub fn id(&self) -> BackupId {
-        self.id
+        self.header.id
+    }
+
+    /// What its manifest begins with.
+    #[must_use]
+    pub fn header(&self) -> &ManifestHeader {
+        &self.header
+    }
+
+    /// What was known at its end.
+    #[must_use]
+    pub fn stop(&self) -> &ManifestStop {
+        &self.stop
+    }
+
+    /// Bytes of all its files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.files.values().map(|file| file.size).sum()
     }
 
     /// `pack_sources` of the new backup's manifest: what the chunks given out refer to.

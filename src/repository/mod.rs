@@ -68,6 +68,7 @@ pub use listing::{GroupListing, WalObject};
 pub use notes::{KnownBackup, Remembering};
 pub use references::References;
 pub use repository_name::RepositoryName;
+pub use scanning::Scanning;
 pub use segments::{SegmentReader, SegmentReading};
 pub use verifying_wal::{SegmentFlaw, SegmentVerdict, SegmentVerifier};
 

@@ -132,8 +132,8 @@ impl Write for Ahead {
     }
 }
 
-/// Scans what is written to it.
-pub(super) struct Scanning<'a, V> {
+/// Scans what is written to it: a segment, from its first byte on. What is no segment of the name is refused as an error of writing.
+pub struct Scanning<'a, V> {
     name: SegmentName,
     size: SegmentSize,
     completeness: Completeness,
@@ -147,7 +147,8 @@ pub(super) struct Scanning<'a, V> {
 
 impl<'a, V: RecordVisitor> Scanning<'a, V> {
     /// `before`: what ended the segments before, if the record over the border is to be visited too.
-    pub(super) fn new(
+    #[must_use]
+    pub fn new(
         name: SegmentName,
         size: SegmentSize,
         completeness: Completeness,
@@ -158,12 +159,14 @@ impl<'a, V: RecordVisitor> Scanning<'a, V> {
     }
 
     /// Whose segment it is, by its own first page.
-    pub(super) fn cluster(&self) -> Option<SystemIdentifier> {
+    #[must_use]
+    pub fn cluster(&self) -> Option<SystemIdentifier> {
         self.cluster
     }
 
     /// The outcome; `None` if not even a header was written.
-    pub(super) fn finish(self) -> Option<SegmentScan> {
+    #[must_use]
+    pub fn finish(self) -> Option<SegmentScan> {
         self.scanner.map(SegmentScanner::finish)
     }
 }

@@ -114,9 +114,33 @@ impl<'a> RecordContent<'a> {
 
     /// The blocks that the record is about, in the order of their ids. Ends early at one that was cut.
     pub fn blocks(&self) -> impl Iterator<Item = BlockReference<'a>> + use<'a> {
-        let RecordContent { headers, payload, major, .. } = *self;
-        let mut at = 0;
+        let payload = self.payload;
         let mut used = 0;
+        self.block_headers().map_while(move |(header, file)| {
+            let image = payload.get(used..used + header.image_length)?;
+            used += header.image_length;
+            let data = payload.get(used..used + header.data_length)?;
+            used += header.data_length;
+            Some(BlockReference {
+                id: header.id,
+                file,
+                fork: header.flags & FORK_MASK,
+                block: header.block,
+                will_init: header.flags & WILL_INIT != 0,
+                image: header.image.map(|info| info.with_bytes(image)),
+                data: (header.flags & HAS_DATA != 0).then_some(data),
+            })
+        })
+    }
+
+    /// Which blocks the record is about: file, fork ([`BlockReference::fork`]) and number. All of them, also of a record that was cut.
+    pub fn block_numbers(&self) -> impl Iterator<Item = (RelationFile, u8, u32)> + use<'a> {
+        self.block_headers().map(|(header, file)| (file, header.flags & FORK_MASK, header.block))
+    }
+
+    fn block_headers(&self) -> impl Iterator<Item = (BlockHeader, RelationFile)> + use<'a> {
+        let RecordContent { headers, major, .. } = *self;
+        let mut at = 0;
         let mut before = None;
         std::iter::from_fn(move || {
             while let Some(id) = headers.get(at).copied() {
@@ -131,19 +155,7 @@ impl<'a> RecordContent<'a> {
             at = header.end;
             let file = header.file.or(before)?;
             before = Some(file);
-            let image = payload.get(used..used + header.image_length)?;
-            used += header.image_length;
-            let data = payload.get(used..used + header.data_length)?;
-            used += header.data_length;
-            Some(BlockReference {
-                id: header.id,
-                file,
-                fork: header.flags & FORK_MASK,
-                block: header.block,
-                will_init: header.flags & WILL_INIT != 0,
-                image: header.image.map(|info| info.with_bytes(image)),
-                data: (header.flags & HAS_DATA != 0).then_some(data),
-            })
+            Some((header, file))
         })
     }
 }

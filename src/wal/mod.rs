@@ -8,6 +8,7 @@ pub mod activity;
 mod backup_label;
 mod border;
 mod bytes;
+mod changed_blocks;
 mod cluster_name;
 mod content;
 mod control_file;
@@ -39,6 +40,7 @@ mod xlog;
 
 pub use backup_label::{BackupLabel, BackupLabelError, BackupSource, BackupStop};
 pub use border::{Border, Continuity};
+pub use changed_blocks::{ChangedBlocks, ChangedBlocksReader, NotProved};
 pub use cluster_name::ClusterName;
 pub use content::{BlockReference, RecordContent};
 pub use control_file::{CONTROL_FILE_READ_SIZE, ClusterState, ControlFile, ControlFileError};

@@ -13,6 +13,10 @@ use super::{Damage, Event, Flaw, Lsn, PostgresMajor, RawRecord};
 /// Most bytes of a straddling record that a piece keeps.
 pub const PIECE_BYTES_LIMIT: usize = 64 * 1024;
 
+/// Of a longer head this much is kept: more than the record's header, those of 33 block references and that of the main data take
+/// (`xlogrecord.h`).
+pub(super) const HEADERS_LIMIT: usize = 1024;
+
 /// The beginning of a record that goes on in the next segment.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TailPiece {
@@ -47,7 +51,7 @@ pub struct HeadPiece {
     /// A crash lost the rest of the record, and new WAL was written in its place: no record to be proved.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overwrites: bool,
-    /// The first bytes, up to [`PIECE_BYTES_LIMIT`]; only a header's rest if `remaining` is more than that.
+    /// The first bytes, up to [`PIECE_BYTES_LIMIT`]; only the headers' rest, a kibibyte, if `remaining` is more than that.
     #[serde(with = "base64_bytes")]
     pub bytes: Vec<u8>,
 }

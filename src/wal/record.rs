@@ -41,7 +41,7 @@ pub(super) const RM_HEAP: u8 = 10;
 /// The last built-in resource manager, `RM_LOGICALMSG_ID`.
 const RM_LAST: u8 = 21;
 /// The first number for resource managers of extensions (15 and later).
-const RM_FIRST_CUSTOM: u8 = 128;
+pub(super) const RM_FIRST_CUSTOM: u8 = 128;
 
 /// A record's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

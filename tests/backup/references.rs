@@ -241,6 +241,33 @@ fn read_what_changed(versions: &[Postgres], rounds: u32) {
     }
 }
 
+/// Promise: rows that were deleted stay deleted in index-only scans, although the server's WAL summaries do not know that their pages are
+/// no longer visible to all.
+#[test]
+fn visibility_maps_come_whole() {
+    for postgres in majors().iter().filter(|postgres| postgres.major >= 17) {
+        let options = Options::default().set("summarize_wal", "on").set("autovacuum", "off");
+        let site = Site::with(postgres, options, "");
+        site.server.run("CREATE TABLE t AS SELECT n, repeat('x', 100) AS f FROM generate_series(1, 100000) n");
+        site.server.run("CREATE INDEX ON t (n)");
+        site.server.run("VACUUM t");
+        site.backup();
+        site.server.run("DELETE FROM t WHERE n % 1000 = 0");
+        site.server.run("CHECKPOINT");
+        let said = site.backup();
+        assert!(said.stdout.contains("by the server's WAL summaries"), "{said}");
+        let mut copy = site.restore("copy", &["--to", "immediate", "--action", "promote"]);
+        copy.start();
+        let scan = "SET enable_seqscan = off; SET enable_bitmapscan = off;";
+        let mut client = copy.client();
+        client.batch_execute(scan).expect("settings");
+        let plan = client.query("EXPLAIN SELECT count(n) FROM t WHERE n > 0", &[]).expect("a plan");
+        assert!(plan.iter().any(|row| row.get::<_, &str>(0).contains("Index Only Scan")));
+        let found: i64 = client.query_one("SELECT count(n) FROM t WHERE n > 0", &[]).expect("a count").get(0);
+        assert_eq!(found, 99_900, "PostgreSQL {}", postgres.major);
+    }
+}
+
 /// Lays a backup out and lets the tool of its own version, or ours of all its checksums, compare it with `backup_manifest`.
 pub(crate) fn verify(site: &Site, postgres: &Postgres, id: BackupId, name: &str) {
     let unpacked = Unpacked::of(site, id, name);

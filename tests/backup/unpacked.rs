@@ -13,7 +13,7 @@ use pitr::storage::Directory;
 
 use crate::harness::dir::chown_to_test_user;
 use crate::harness::site::CLUSTER;
-use crate::harness::{Postgres, Run, Server, Site, as_test_user, client_tool};
+use crate::harness::{Postgres, Run, Server, Site, TestDir, as_test_user, client_tool};
 
 /// The part of the site's repository that belongs to its server.
 pub(crate) fn repository(site: &Site) -> ServerRepository {
@@ -46,14 +46,18 @@ pub(crate) struct Unpacked {
 impl Unpacked {
     /// Lays the backup out in the site's directory `name`. Every chunk and the manifest are proved on the way.
     pub(crate) fn of(site: &Site, id: BackupId, name: &str) -> Unpacked {
-        let repository = repository(site);
+        Unpacked::from(&repository(site), &site.dir, id, name)
+    }
+
+    /// Lays a backup of any repository out in the directory `name`.
+    pub(crate) fn from(repository: &ServerRepository, dir: &TestDir, id: BackupId, name: &str) -> Unpacked {
         let mut manifest = repository.open_manifest(id).expect("the manifest");
         let header = manifest.header().clone();
-        let data = site.dir.make_dir(name);
+        let data = dir.make_dir(name);
         let tablespaces: BTreeMap<u32, PathBuf> = header
             .tablespaces
             .iter()
-            .map(|tablespace| (tablespace.oid, site.dir.make_dir(format!("{name}-{}", tablespace.oid))))
+            .map(|tablespace| (tablespace.oid, dir.make_dir(format!("{name}-{}", tablespace.oid))))
             .collect();
         let place = |tablespace: Option<u32>| tablespace.map_or(&data, |oid| &tablespaces[&oid]);
         let mut configuration = BTreeMap::new();

@@ -61,6 +61,7 @@ fn enlarged(server: &ServerRepository, of: BackupId, round: u8, label: &str) {
             let sets =
                 (0..sets).map(|set| PageSet { place: place(1, offset + 100 + u64::from(set)), pages: vec![set] });
             ChunkRef {
+                crc32c: None,
                 raw_length: 512 << 10,
                 content: ChunkContent::Stored { id: ChunkId(hash), base: place(1, offset), sets: sets.collect() },
             }

@@ -95,7 +95,8 @@ pub struct Args {
     /// Store everything anew, instead of referring to what the latest backup has already
     #[arg(long)]
     full: bool,
-    /// Have the server read and send everything, though it knows what has changed (PostgreSQL 17 and later with summarize_wal)
+    /// Read everything, though the server (PostgreSQL 17 and later with summarize_wal) or with --source local the WAL tells what has
+    /// changed
     #[arg(long)]
     full_read: bool,
     /// How long to wait for that WAL, such as 5m [default: the setting wal_timeout]

@@ -3,6 +3,7 @@
 use super::source::{Source, Streamed};
 use super::{BackupError, Begun, Checkpoint, Feed, Reading, Task};
 use crate::catalog::Tablespace;
+use crate::manifest::server_merge::with_whole_visibility_maps;
 use crate::replication::{BaseBackup, BaseBackupOptions, ReplicationError, Session};
 
 /// The first version that keeps summaries of what its WAL changes.
@@ -56,7 +57,7 @@ impl Task<'_> {
             return Ok(false);
         }
         let Some(manifest) = earlier.server_manifest()? else { return Ok(false) };
-        match session.upload_manifest(&manifest) {
+        match session.upload_manifest(&with_whole_visibility_maps(&manifest)) {
             Ok(()) => Ok(true),
             Err(ReplicationError::Server(why)) => {
                 tell_full_read(&why.message);

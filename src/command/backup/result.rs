@@ -34,11 +34,14 @@ fn summary(info: &BackupInfo) -> String {
     if let Some(parent) = info.parent {
         line("refers to", format!("{} of {parent} and what that refers to", HumanBytes(info.referenced_bytes)));
     }
-    if info.changed_only {
-        line("read", "what has changed since then, by the server's WAL summaries".to_owned());
-    }
-    if info.read == ReadBy::Local {
-        line("read", "the files of the data directory".to_owned());
+    let read = match (info.read, info.changed_only) {
+        (ReadBy::Protocol, false) => None,
+        (ReadBy::Protocol, true) => Some("what has changed since then, by the server's WAL summaries"),
+        (ReadBy::Local, false) => Some("the files of the data directory"),
+        (ReadBy::Local, true) => Some("what has changed in the data directory since then, by the WAL"),
+    };
+    if let Some(read) = read {
+        line("read", read.to_owned());
     }
     if info.bad_pages > 0 {
         line("DAMAGED", format!("{} data pages fail their checksum; the manifest names them", info.bad_pages));

@@ -231,7 +231,7 @@ impl<'a> Writer<'a> {
         let file = self.file.as_mut().ok_or(BackupError::Broken)?;
         file.crc32c = crc32c::crc32c_combine(file.crc32c, crc32c, raw_length as usize);
         file.size += u64::from(raw_length);
-        file.chunks.push(ChunkRef { raw_length, content });
+        file.chunks.push(chunk_ref(raw_length, crc32c, content));
         file.bad_blocks.extend(bad_blocks);
         if file.chunks.len() == MAX_CHUNKS_PER_LINE { self.part_of_file() } else { Ok(()) }
     }
@@ -256,9 +256,9 @@ impl<'a> Writer<'a> {
     /// Stores pieces of the manifest that is being made.
     fn store_own(&mut self, pieces: Vec<Piece>) -> Result<(), BackupError> {
         for piece in pieces {
-            let Done { raw_length, content, .. } = worker::anew(&piece.raw, self.compression)?;
+            let Done { raw_length, crc32c, content, .. } = worker::anew(&piece.raw, self.compression)?;
             let content = self.place(content)?;
-            self.own.as_mut().ok_or(BackupError::Broken)?.stored(ChunkRef { raw_length, content });
+            self.own.as_mut().ok_or(BackupError::Broken)?.stored(chunk_ref(raw_length, crc32c, content));
         }
         Ok(())
     }
@@ -278,11 +278,13 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The open file goes on with these chunks; its checksum comes at its end.
+    /// The open file goes on with these chunks. Where their checksums are not known, that of the file comes at its end.
     fn unchanged(&mut self, chunks: Vec<ChunkRef>) -> Result<(), BackupError> {
         for chunk in chunks {
             self.refer(&chunk.content);
             let file = self.file.as_mut().ok_or(BackupError::Broken)?;
+            let crc32c = chunk.checksum().unwrap_or_default();
+            file.crc32c = crc32c::crc32c_combine(file.crc32c, crc32c, chunk.raw_length as usize);
             file.size += u64::from(chunk.raw_length);
             file.chunks.push(chunk);
             if file.chunks.len() == MAX_CHUNKS_PER_LINE {
@@ -431,4 +433,10 @@ fn write(repository: &ServerRepository, pack: &mut OpenPack, bytes: &[u8]) -> Re
     pack.object.write_all(bytes).map_err(|error| repository.pack_failed(pack.id, &error))?;
     pack.bytes += bytes.len() as u64;
     Ok(())
+}
+
+/// A chunk as the manifest names it.
+fn chunk_ref(raw_length: u32, crc32c: u32, content: ChunkContent) -> ChunkRef {
+    let crc32c = Some(crc32c).filter(|_| content != ChunkContent::Zero);
+    ChunkRef { raw_length, crc32c, content }
 }

@@ -99,6 +99,7 @@ mod tests {
     fn sums() {
         let place = |source, length| Place { source, pack: 0, offset: 0, length };
         let chunk = |base, sets: &[u16]| ChunkRef {
+            crc32c: None,
             raw_length: 8192,
             content: ChunkContent::Stored {
                 id: ChunkId([0; 32]),
@@ -106,7 +107,7 @@ mod tests {
                 sets: sets.iter().map(|source| PageSet { place: place(*source, 7), pages: vec![0] }).collect(),
             },
         };
-        let zero = ChunkRef { raw_length: 8192, content: ChunkContent::Zero };
+        let zero = ChunkRef { raw_length: 8192, crc32c: None, content: ChunkContent::Zero };
         let file = |path: &str, tablespace, from, chunks| FileEntry {
             path: EntryPath::new(path.as_bytes()).expect("a good path"),
             tablespace,

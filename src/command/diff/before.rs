@@ -180,7 +180,7 @@ mod tests {
     /// A chunk by its identity, base and sets: offsets of frames and pages in them.
     fn chunk(raw_length: u32, id: u8, base: Place, sets: &[(Place, &[u8])]) -> ChunkRef {
         let sets = sets.iter().map(|(place, pages)| PageSet { place: *place, pages: pages.to_vec() }).collect();
-        ChunkRef { raw_length, content: ChunkContent::Stored { id: ChunkId([id; 32]), base, sets } }
+        ChunkRef { raw_length, crc32c: None, content: ChunkContent::Stored { id: ChunkId([id; 32]), base, sets } }
     }
 
     fn file(from: u64, size: u64, chunks: Vec<ChunkRef>) -> FileEntry {
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn what_differs() {
         let full = CHUNK_BYTES as u32;
-        let zero = |raw_length| ChunkRef { raw_length, content: ChunkContent::Zero };
+        let zero = |raw_length| ChunkRef { raw_length, crc32c: None, content: ChunkContent::Zero };
         let [old, new] = [1, 2].map(|random| BackupId::new(PgTime(0), random));
         let same = |id| chunk(full, id, place(0, 1), &[]);
         let theirs = |offset| place(1, offset);

@@ -89,7 +89,7 @@ enum Reading {
     Full,
     /// Everything was sent; what the parent has is referred to.
     Compared,
-    /// The server sent what had changed since the parent.
+    /// Only what had changed since the parent was read, as the WAL told.
     ChangedOnly,
 }
 

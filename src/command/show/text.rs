@@ -22,7 +22,7 @@ pub(super) fn write(answer: &Answer, wanted: Wanted<'_>, out: &mut impl Write) -
         Reading::Full => writeln!(out, "  read      everything, without an earlier backup")?,
         Reading::Compared => writeln!(out, "  read      everything; what {parent} has is referred to")?,
         Reading::ChangedOnly => {
-            writeln!(out, "  read      what had changed since {parent}, as the server's WAL summaries told")?;
+            writeln!(out, "  read      what had changed since {parent}, as the WAL told")?;
         }
     }
     stored(answer, out)?;

@@ -145,7 +145,7 @@ fn file(name: &str, content: &[u8], chunks: Vec<ChunkRef>) -> FileEntry {
 
 fn stored(content: &[u8], base: Place, sets: Vec<PageSet>) -> ChunkRef {
     let id = ChunkId::of(content);
-    ChunkRef { raw_length: content.len() as u32, content: ChunkContent::Stored { id, base, sets } }
+    ChunkRef { raw_length: content.len() as u32, crc32c: None, content: ChunkContent::Stored { id, base, sets } }
 }
 
 impl World {
@@ -169,7 +169,7 @@ impl World {
         let [old, new] = [1, 2].map(|random| BackupId::new(PgTime(0), random));
         let (one, two, three) = (raw(CHUNK_BYTES, 1), raw(CHUNK_BYTES, 2), raw(5 * PAGE_BYTES, 3));
         let places = put_pack(&server, PackId { backup: old, number: 0 }, &[&one, &two, &three]);
-        let zero = ChunkRef { raw_length: CHUNK_BYTES as u32, content: ChunkContent::Zero };
+        let zero = ChunkRef { raw_length: CHUNK_BYTES as u32, crc32c: None, content: ChunkContent::Zero };
         let whole = [&one[..], &two, &vec![0; CHUNK_BYTES]].concat();
         let chunks = vec![stored(&one, places[0], vec![]), stored(&two, places[1], vec![]), zero];
         let size = |server: &ServerRepository, backup| {

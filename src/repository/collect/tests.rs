@@ -85,7 +85,7 @@ pub(super) fn commit(
         let content = ChunkContent::Stored { id: ChunkId::of(&raw), base, sets: Vec::new() };
         let raw_length = u32::try_from(raw.len()).expect("short");
         let path = EntryPath::new(format!("f{source}").as_bytes()).expect("a path");
-        let chunks = vec![ChunkRef { raw_length, content }];
+        let chunks = vec![ChunkRef { raw_length, crc32c: None, content }];
         let size = u64::from(raw_length);
         let file =
             FileEntry { path, tablespace: None, mode: 0o600, size, modified_at: 0, from: 0, chunks, crc32c: None };
@@ -279,7 +279,7 @@ fn forgotten_backups_go() {
     assert_eq!(done.removed.len(), 4, "two backups, one of two packs, WAL: {:?}", done.removed);
     assert_eq!(prove(&server), [c], "a pack of a forgotten backup is still there for it");
     let content = ChunkContent::Stored { id: ChunkId([0; 32]), base: at_b, sets: Vec::new() };
-    let gone = server.fetch_frames(&[b], [&ChunkRef { raw_length: 1, content }]);
+    let gone = server.fetch_frames(&[b], [&ChunkRef { raw_length: 1, crc32c: None, content }]);
     assert!(matches!(gone, Err(RepositoryError::Storage(error)) if error.is_not_found()));
     assert!(!server.is_complete(a).expect("tells"));
     assert_eq!(segments(&server), (1..5).chain(25..=40).collect::<Vec<_>>());

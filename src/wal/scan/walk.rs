@@ -2,7 +2,7 @@
 
 use super::super::bytes::{u32_at, u64_at};
 use super::super::page::{LONG_HEADER_SIZE, PageHeader, SHORT_HEADER_SIZE};
-use super::super::piece::{HeadPiece, PIECE_BYTES_LIMIT};
+use super::super::piece::{HEADERS_LIMIT, HeadPiece, PIECE_BYTES_LIMIT};
 use super::super::record::{HEADER_SIZE, RecordHeader, check_length, read_event};
 use super::super::record_crc::{finish_crc, record_crc};
 use super::super::{Event, Flaw, Lsn, RawRecord, RecordVisitor, WAL_PAGE_SIZE};
@@ -283,14 +283,14 @@ impl SegmentScanner {
 }
 
 /// Takes more bytes of a head. If it is short enough to hold an event it is kept whole, else as much of it as may
-/// complete the record's header.
+/// complete the record's header and tell which blocks it is about.
 fn gather_head(head: &mut HeadPiece, bytes: &[u8]) {
     head.crc = crc32c::crc32c_append(head.crc, bytes);
     // A part of a page: fits 32 bits.
     #[allow(clippy::cast_possible_truncation)]
     let part = bytes.len() as u32;
     head.length += part;
-    let limit = if head.remaining as usize <= PIECE_BYTES_LIMIT { PIECE_BYTES_LIMIT } else { HEADER_SIZE };
+    let limit = if head.remaining as usize <= PIECE_BYTES_LIMIT { PIECE_BYTES_LIMIT } else { HEADERS_LIMIT };
     let room = limit.saturating_sub(head.bytes.len());
     head.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
 }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use super::super::worker::{Known, Raw, Span};
 use super::super::writer::{FileKind, FileMeta, Item};
 use super::super::{BackupError, Feed, Reading, Task};
+use super::unread::Unread;
 use crate::catalog::WalRange;
-use crate::chunk::{CHUNK_BYTES, EntryPath, page};
+use crate::chunk::{CHUNK_BYTES, ChunkRef, EntryPath, page};
 use crate::command::host;
 use crate::command::pace::Pace;
 use crate::manifest::{Directory, Symlink};
@@ -26,14 +27,22 @@ pub(super) struct Reader<'a> {
     feed: &'a Feed,
     reading: &'a Reading<'a>,
     backup: LowLevelBackup,
+    /// What need not be read.
+    unread: Option<&'a Unread<'a>>,
     looked: Instant,
     pace: Pace,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(task: &'a Task<'a>, feed: &'a Feed, reading: &'a Reading<'a>, backup: LowLevelBackup) -> Self {
+    pub(super) fn new(
+        task: &'a Task<'a>,
+        feed: &'a Feed,
+        reading: &'a Reading<'a>,
+        backup: LowLevelBackup,
+        unread: Option<&'a Unread<'a>>,
+    ) -> Self {
         let pace = Pace::new(task.args.rate_limit.map(|rate| rate.0));
-        Reader { task, feed, reading, backup, looked: Instant::now(), pace }
+        Reader { task, feed, reading, backup, unread, looked: Instant::now(), pace }
     }
 
     /// The next thing.
@@ -54,9 +63,17 @@ impl<'a> Reader<'a> {
         let earlier = self.task.earlier.as_ref();
         let earlier = earlier.and_then(|earlier| Some((earlier, earlier.file(&file.path, tablespace)?)));
         self.feed.item(Item::Begin(FileKind::Data(meta(&file, tablespace))))?;
+        let unread = self.unread.and_then(|unread| unread.file(&file.path, tablespace));
         let file = Arc::new(file);
+        let mut same = Vec::new();
         for offset in (0..file.size).step_by(CHUNK_BYTES) {
             let bytes = (file.size - offset).min(CHUNK_BYTES as u64);
+            if let Some(chunk) = unread.as_ref().and_then(|unread| unread.chunk(offset, bytes)) {
+                same.push(chunk.clone());
+                self.reading.progress.advance(bytes);
+                continue;
+            }
+            self.unchanged(&mut same)?;
             file.will_read(offset, bytes);
             self.pace.spend(bytes, &self.task.context.interrupt);
             self.look()?;
@@ -69,7 +86,16 @@ impl<'a> Reader<'a> {
             let bytes = bytes as usize;
             self.feed.chunk(Raw::File(Span { file: Arc::clone(&file), offset, bytes }), known)?;
         }
+        self.unchanged(&mut same)?;
         self.feed.item(Item::End(None))
+    }
+
+    /// Hands on chunks that were not read, if there are any.
+    fn unchanged(&self, chunks: &mut Vec<ChunkRef>) -> Result<(), BackupError> {
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        self.feed.item(Item::Unchanged(std::mem::take(chunks)))
     }
 
     /// `pg_control`, after everything else.
