@@ -39,6 +39,7 @@ use crate::chunk::pack::PackEntry;
 use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkRef, EntryPath, PageHash, Place, pack};
 use crate::manifest::ManifestLine;
 use crate::manifest::place::file_key;
+use crate::wal::{Lsn, TimelineId};
 
 /// A pack is taken over from only if the earlier backup uses at least this part of its bytes: one in so many.
 const USED_PART: u64 = 3;
@@ -51,6 +52,7 @@ const INDEX_BYTES: usize = 48 << 20;
 pub struct EarlierBackup {
     server: ServerRepository,
     id: BackupId,
+    end: (TimelineId, Lsn),
     sources: Vec<BackupId>,
     files: HashMap<u128, EarlierFile>,
     chunks: Vec<Option<ChunkRef>>,
@@ -144,19 +146,26 @@ impl EarlierBackup {
             known.chunks.end = chunks.len();
         }
         // The lines are trusted only once the manifest has proved whole.
-        if manifest.stop().is_none() {
+        let Some(stop) = manifest.stop() else {
             let error = crate::manifest::ManifestError::Truncated(0);
             return Err(server.manifest_error(earlier, error));
-        }
+        };
+        let end = (stop.stop_timeline, stop.stop_lsn);
         let mostly_dead = mostly_dead(&chunks, &sources, usable);
         let (server, indexes) = (server.clone(), Mutex::default());
-        Ok(EarlierBackup { server, id: earlier, sources, files, chunks, mostly_dead, indexes })
+        Ok(EarlierBackup { server, id: earlier, end, sources, files, chunks, mostly_dead, indexes })
     }
 
     /// Its id.
     #[must_use]
     pub fn id(&self) -> BackupId {
         self.id
+    }
+
+    /// Where in the WAL it ended: its pages may hold everything up to here, and nothing behind.
+    #[must_use]
+    pub fn end(&self) -> (TimelineId, Lsn) {
+        self.end
     }
 
     /// `pack_sources` of the new backup's manifest: what the chunks given out refer to.
