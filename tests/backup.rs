@@ -4,18 +4,28 @@ mod harness;
 
 #[path = "backup/broken_off.rs"]
 mod broken_off;
+#[path = "backup/compared.rs"]
+mod compared;
 #[path = "backup/contents.rs"]
 mod contents;
 #[path = "backup/local.rs"]
 mod local;
 #[path = "backup/pages.rs"]
 mod pages;
+#[path = "backup/promoted.rs"]
+mod promoted;
 #[path = "backup/references.rs"]
 mod references;
+#[path = "backup/slow.rs"]
+mod slow;
+#[path = "backup/together.rs"]
+mod together;
 #[path = "backup/unpacked.rs"]
 mod unpacked;
 #[path = "backup/unread.rs"]
 mod unread;
+#[path = "keeping/verbs.rs"]
+mod verbs;
 #[path = "backup/wal.rs"]
 mod wal;
 

@@ -128,6 +128,9 @@ pub enum ReplicationError {
         /// What came.
         reason: String,
     },
+    /// The server was a standby when a base backup began, and is none any more.
+    #[error("the standby was promoted during the base backup")]
+    Promoted,
     /// A value given to a command that the protocol cannot carry.
     #[error("invalid {what}: {reason}")]
     Argument {
@@ -163,6 +166,7 @@ impl ReplicationError {
             | ReplicationError::Lost { .. }
             | ReplicationError::Closed { .. }
             | ReplicationError::Silent { .. }
+            | ReplicationError::Promoted
             | ReplicationError::Interrupted => false,
             ReplicationError::NoServer { failures } => failures.iter().all(ReplicationError::is_permanent),
             // Connection trouble (08), too many connections and the like (53), wrong state (55: a slot in use), shutting

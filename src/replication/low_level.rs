@@ -89,7 +89,7 @@ impl LowLevelBackup {
         let served_by = server(&mut self.session, LOOKING)?;
         match (served_by.process == self.served_by.process, served_by.in_recovery == self.served_by.in_recovery) {
             (true, true) => Ok(()),
-            (true, false) => Err(out_of_step(LOOKING, "that it was promoted meanwhile".to_owned())),
+            (true, false) => Err(ReplicationError::Promoted),
             (false, _) => {
                 Err(out_of_step(LOOKING, "from another server process: is there a pooler between?".to_owned()))
             }

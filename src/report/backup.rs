@@ -99,13 +99,12 @@ fn no_backup(report: Report) -> Report {
 }
 
 fn session(error: &BackupError, cause: &ReplicationError) -> Report {
-    let report = cause.report();
-    // Raised by the server at the end of a backup during which it was promoted (do_pg_backup_stop).
-    let promoted = matches!(cause, ReplicationError::Server(message) if message.message.contains("promoted"));
-    let hint = if promoted {
-        "The standby was promoted while it sent the data. Take the backup again.".into()
-    } else {
-        report.hint
+    let report = match cause {
+        // Raised by the server at the end of a backup during which it was promoted (do_pg_backup_stop).
+        ReplicationError::Server(message) if message.message.contains("promoted") => {
+            ReplicationError::Promoted.report()
+        }
+        cause => cause.report(),
     };
-    Report { what: error.to_string(), meaning: NO_BACKUP.to_owned(), hint, status: report.status }
+    Report { what: error.to_string(), meaning: NO_BACKUP.to_owned(), ..report }
 }

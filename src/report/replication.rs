@@ -61,6 +61,11 @@ impl Explain for ReplicationError {
                 "What was being done is not finished and does not count.",
                 "Run the command again.",
             ),
+            ReplicationError::Promoted => (
+                ExitStatus::Server,
+                "What was being done is not finished and does not count.",
+                "The server is the primary of a new timeline now. Take the backup again.",
+            ),
             ReplicationError::Protocol { .. } => (
                 ExitStatus::Unsupported,
                 "What was being done is not finished and does not count.",

@@ -39,6 +39,7 @@ use crate::chunk::pack::PackEntry;
 use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkRef, EntryPath, PageHash, Place, pack};
 use crate::manifest::place::file_key;
 use crate::manifest::{ManifestHeader, ManifestLine, ManifestStop};
+use crate::wal::{Lsn, TimelineId};
 
 /// A pack is taken over from only if the earlier backup uses at least this part of its bytes: one in so many.
 const USED_PART: u64 = 3;
@@ -173,10 +174,22 @@ impl EarlierBackup {
         &self.stop
     }
 
+    /// Its chunks have checksums: those of early versions have none.
+    #[must_use]
+    pub fn has_checksums(&self) -> bool {
+        self.chunks.iter().flatten().any(|chunk| chunk.crc32c.is_some())
+    }
+
     /// Bytes of all its files.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.files.values().map(|file| file.size).sum()
+    }
+
+    /// Where in the WAL it ended: its pages may hold everything up to here, and nothing behind.
+    #[must_use]
+    pub fn end(&self) -> (TimelineId, Lsn) {
+        (self.stop.stop_timeline, self.stop.stop_lsn)
     }
 
     /// `pack_sources` of the new backup's manifest: what the chunks given out refer to.

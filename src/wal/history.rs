@@ -184,6 +184,12 @@ impl TimelineHistory {
         self.timeline == timeline || self.switch_from(timeline).is_some()
     }
 
+    /// All WAL of `timeline` below `lsn`, back to the beginning, is on this path: no branch was taken before.
+    #[must_use]
+    pub fn holds(&self, timeline: TimelineId, lsn: Lsn) -> bool {
+        self.timeline == timeline || self.switch_from(timeline).is_some_and(|switch| lsn <= switch)
+    }
+
     /// Where WAL of `timeline` begins on this path: the switch point of the one before it, `0/0` for the oldest.
     #[must_use]
     pub fn start_of(&self, timeline: TimelineId) -> Option<Lsn> {
@@ -282,6 +288,10 @@ mod tests {
         assert_eq!(found.start_of(TimelineId(3)), Some(Lsn(0xC00_1A18)));
         assert_eq!(found.start_of(TimelineId(2)), None);
         assert_eq!(found.switch_from(TimelineId(5)), None);
+        for (timeline, lsn, held) in [(1, 0xC00_1A18, true), (1, 0xC00_1A19, false), (2, 1, false), (5, u64::MAX, true)]
+        {
+            assert_eq!(found.holds(TimelineId(timeline), Lsn(lsn)), held, "{timeline} {lsn:X}");
+        }
     }
 
     /// Siblings part where the earlier of the two left their parent; an ancestor and its descendant at the switch.

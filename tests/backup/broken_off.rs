@@ -1,48 +1,21 @@
 //! Backups that did not come to their end: nothing of them counts, nothing needs hands, the next one works.
 
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::harness::dir::chown_to_test_user;
-use crate::harness::process::{self, wait_until};
-use crate::harness::{Options, Run, Server, Site, as_test_user, newest, wait_for};
+use crate::harness::{Options, Run, Site, as_test_user, newest};
+use crate::slow::{Slow, rid_of_sessions};
 use crate::unpacked::{Unpacked, repository};
 use crate::{fill, judge};
 
 /// Time for a backup to end that has been told to.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A backup so slow that something can happen meanwhile; comes back when data flows.
-fn slow_backup(site: &Site, server: &Server, config: &str) -> Child {
-    rid_of_sessions(server);
-    let mut command = site.dir.pitr("pitr");
-    command.arg("--config").arg(site.dir.join(config)).args(["backup", "--rate-limit", "1MB"]);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("pitr starts");
-    wait_for("the backup's data to flow", || {
-        let streamed = "SELECT coalesce(max(backup_streamed), 0) > 1000000 FROM pg_stat_progress_basebackup";
-        (server.ask(streamed) == "t").then_some(())
-    });
-    child
-}
-
-/// Status and messages of a backup that should end by itself now.
-fn ended(mut child: Child) -> (Option<i32>, String) {
-    let status = wait_until(&mut child, Instant::now() + SOON).expect("the backup ends soon");
-    let mut stderr = String::new();
-    std::io::Read::read_to_string(&mut child.stderr.take().expect("piped"), &mut stderr).expect("its messages");
-    (status.code(), format!("{status}\n{stderr}"))
-}
-
-/// The server notices that an earlier backup's session is gone, and nothing of it is left.
-fn rid_of_sessions(server: &Server) {
-    wait_for("the server to be rid of earlier backups", || {
-        (server.ask("SELECT count(*) FROM pg_stat_progress_basebackup") == "0").then_some(())
-    });
-}
-
-fn no_backup(site: &Site) {
+/// Nothing that counts is left.
+pub(crate) fn no_backup(site: &Site) {
     assert_eq!(repository(site).backups().expect("the list of backups"), []);
 }
 
@@ -60,9 +33,9 @@ fn signals_end_it() {
     let site = Site::new(&newest());
     fill(&site.server);
     for signal in [Signal::TERM, Signal::INT] {
-        let child = slow_backup(&site, &site.server, "pitr.toml");
-        process::signal(child.id(), signal);
-        let (status, stderr) = ended(child);
+        let backup = Slow::begin(&site, &site.server, &[], "1MB");
+        backup.signal(signal);
+        let (status, stderr) = backup.ended(SOON);
         assert_eq!(status, Some(24), "{stderr}");
         assert!(stderr.contains("There is no new backup"), "{stderr}");
         no_backup(&site);
@@ -76,33 +49,13 @@ fn signals_end_it() {
 fn the_server_crashes() {
     let mut site = Site::new(&newest());
     fill(&site.server);
-    let child = slow_backup(&site, &site.server, "pitr.toml");
+    let backup = Slow::begin(&site, &site.server, &[], "1MB");
     site.server.kill9();
-    let (status, stderr) = ended(child);
+    let (status, stderr) = backup.ended(SOON);
     assert_eq!(status, Some(15), "{stderr}");
     no_backup(&site);
     site.server.start();
     next_works(&site);
-}
-
-/// Promise: a standby that is promoted meanwhile fails the backup, and says so.
-#[test]
-fn the_standby_is_promoted() {
-    let site = Site::new(&newest());
-    fill(&site.server);
-    let mut standby = Server::standby_of(&site.dir, &site.server, "standby", None);
-    standby.start();
-    let config = std::fs::read_to_string(site.config()).expect("the configuration");
-    site.dir.write("standby.toml", config.replace(&site.server.conninfo(), &standby.conninfo()));
-    let child = slow_backup(&site, &standby, "standby.toml");
-    standby.promote();
-    // The server complains only when everything has been sent.
-    let mut child = child;
-    let status = wait_until(&mut child, Instant::now() + Duration::from_secs(90)).expect("the backup ends");
-    let mut stderr = String::new();
-    std::io::Read::read_to_string(&mut child.stderr.take().expect("piped"), &mut stderr).expect("its messages");
-    assert!(!status.success() && stderr.contains("promoted"), "{stderr}");
-    no_backup(&site);
 }
 
 /// Promise: killed at any system call, a backup leaves either nothing that counts or, after its very last step, a whole one.

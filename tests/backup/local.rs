@@ -3,16 +3,14 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pitr::catalog::{BackupInfo, ReadBy};
 
 use crate::harness::dir::chown_to_test_user;
-use crate::harness::process::{self, Run, wait_until};
-use crate::harness::{Options, Postgres, Server, Site, Stop, TestDir, Writer, majors, newest, wait_for};
-use crate::references::verify;
+use crate::harness::{Options, Postgres, Run, Server, Site, Stop, TestDir, Writer, majors, newest, wait_for};
+use crate::slow::{Slow, local_sessions};
 use crate::unpacked::{Unpacked, only_backup, repository};
 use crate::wal::back_up_a_standby;
 use crate::{fill, judge};
@@ -84,8 +82,8 @@ fn comes_back(postgres: &Postgres) {
     assert_eq!((infos[1].parent, infos[1].bad_pages), (Some(infos[0].id), 0));
     assert!(infos[1].referenced_bytes > infos[0].stored_bytes / 2, "{infos:?}");
     for (number, info) in infos.iter().enumerate() {
-        verify(&site, postgres, info.id, &format!("files-{number}"));
         let unpacked = Unpacked::of(&site, info.id, &format!("copy-{number}"));
+        unpacked.verify(postgres);
         let passing = keeps_temporary.query_one("SELECT pg_relation_filepath('passing')", &[]).expect("its path");
         let fleeting = site.server.ask("SELECT pg_relation_filepath('fleeting')");
         for absent in ["leads_out", "base/leads_out", "postmaster.pid", "postmaster.opts", "backup_label.old"] {
@@ -163,7 +161,7 @@ fn goes_along_with_the_protocol() {
     assert_eq!((again.parent, again.changed_only), (Some(sent.id), false));
     assert!(again.stored_bytes < local.stored_bytes / 4, "{} of {}", again.stored_bytes, local.stored_bytes);
     for (name, info) in [("sent", &sent), ("again", &again)] {
-        verify(&site, &postgres, info.id, name);
+        Unpacked::of(&site, info.id, name).verify(&postgres);
     }
     let mut restored = site.restore("restored", &["--to", "immediate", "--action", "promote"]);
     restored.start();
@@ -215,37 +213,23 @@ fn damaged_pages_are_named() {
     assert_eq!((bad.path.to_string(), bad.blocks.as_slice()), (path, &[3, 70][..]));
 }
 
-/// A backup that takes long; comes back when the server knows of it.
-fn slow(site: &Site) -> (Child, String) {
-    let mut command = site.pitr(&[&LOCAL[..], &["--rate-limit", "1MB"]].concat());
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("pitr starts");
-    let begun = "SELECT pid FROM pg_stat_activity WHERE query ~ 'SELECT pg_catalog.pg_(start_backup|backup_start)' AND state = 'idle'";
-    let session = wait_for("the backup to begin", || site.server.ask_all(begun).into_iter().next());
-    (child, session)
-}
-
-/// Status and messages of a backup that should end by itself now.
-fn ended(mut child: Child) -> (Option<i32>, String) {
-    let status = wait_until(&mut child, Instant::now() + Duration::from_secs(30)).expect("the backup ends soon");
-    let mut stderr = String::new();
-    std::io::Read::read_to_string(&mut child.stderr.take().expect("piped"), &mut stderr).expect("its messages");
-    (status.code(), stderr)
-}
-
 /// Promise: without the session there is no backup, and that is found out long before the end; a signal ends it as well. The next
 /// one works.
 #[test]
 fn lost_on_the_way() {
     let site = Site::new(&newest());
     fill(&site.server);
-    let (child, session) = slow(&site);
+    let slow = || Slow::begin(&site, &site.server, &LOCAL[1..], "1MB");
+    let soon = Duration::from_secs(30);
+    let backup = slow();
+    let session = local_sessions(&site.server).remove(0);
     site.server.ask(&format!("SELECT pg_terminate_backend({session})"));
-    let (status, stderr) = ended(child);
+    let (status, stderr) = backup.ended(soon);
     assert!(matches!(status, Some(15 | 16)), "{status:?} {stderr}");
     assert!(stderr.contains("There is no new backup"), "{stderr}");
-    let (child, _) = slow(&site);
-    process::signal(child.id(), rustix::process::Signal::TERM);
-    let (status, stderr) = ended(child);
+    let backup = slow();
+    backup.signal(rustix::process::Signal::TERM);
+    let (status, stderr) = backup.ended(soon);
     assert_eq!(status, Some(24), "{stderr}");
     assert_eq!(repository(&site).backups().expect("the list of backups"), []);
     site.pitr(&LOCAL).run().ok();

@@ -1,7 +1,6 @@
 //! Backups after the first: full to restore, small to store.
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 
 use pitr::catalog::{BackupId, BackupInfo};
 use pitr::chunk::ChunkContent;
@@ -204,7 +203,7 @@ fn read_what_changed(versions: &[Postgres], rounds: u32) {
             let mut copy = site.restore(&name, &words);
             let label = std::fs::read_to_string(site.dir.join(&name).join("backup_label")).expect("the label");
             assert!(label.contains("START WAL LOCATION") && !label.contains("INCREMENTAL"), "{label}");
-            verify(&site, postgres, last.id, &format!("files-{round}"));
+            Unpacked::of(&site, last.id, &format!("files-{round}")).verify(postgres);
             copy.start();
             for table in ["big", "shrinks", "rewritten", "far", &format!("new_{round}")] {
                 let sql = format!("{everything} (SELECT * FROM {table}) t");
@@ -266,39 +265,4 @@ fn visibility_maps_come_whole() {
         let found: i64 = client.query_one("SELECT count(n) FROM t WHERE n > 0", &[]).expect("a count").get(0);
         assert_eq!(found, 99_900, "PostgreSQL {}", postgres.major);
     }
-}
-
-/// Lays a backup out and lets the tool of its own version, or ours of all its checksums, compare it with `backup_manifest`.
-pub(crate) fn verify(site: &Site, postgres: &Postgres, id: BackupId, name: &str) {
-    let unpacked = Unpacked::of(site, id, name);
-    let manifest = fs::read(unpacked.data.join("backup_manifest")).expect("the server's manifest");
-    let mut reader = pitr::manifest::server::ServerManifest::default();
-    let mut files = Vec::new();
-    reader.push(&manifest, |file| files.push(file)).expect("a good manifest");
-    reader.finish().expect("it holds");
-    assert!(files.len() > 900);
-    for file in files {
-        let path = match String::from_utf8(file.path) {
-            Ok(path) => path,
-            // No relation's.
-            Err(other) => {
-                let path = unpacked.data.join(std::ffi::OsStr::from_bytes(other.as_bytes()));
-                assert_eq!(fs::read(path).expect("it is there").len() as u64, file.size);
-                continue;
-            }
-        };
-        assert!(!path.contains("INCREMENTAL"), "{path}");
-        let path = match path.strip_prefix("pg_tblspc/").and_then(|rest| rest.split_once('/')) {
-            Some((oid, rest)) => unpacked.tablespaces[&oid.parse::<u32>().expect("an oid")].join(rest),
-            None => unpacked.data.join(path),
-        };
-        let content = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert_eq!(
-            (content.len() as u64, Some(crc32c::crc32c(&content))),
-            (file.size, file.crc32c),
-            "{}",
-            path.display()
-        );
-    }
-    unpacked.verify(postgres);
 }

@@ -11,9 +11,10 @@ use pitr::manifest::{ManifestLine, ManifestStop};
 use pitr::repository::{Repository, ServerRepository};
 use pitr::storage::Directory;
 
+use crate::compared::agrees_with_manifest;
 use crate::harness::dir::chown_to_test_user;
 use crate::harness::site::CLUSTER;
-use crate::harness::{Postgres, Run, Server, Site, TestDir, as_test_user, client_tool};
+use crate::harness::{Postgres, Server, Site, TestDir};
 
 /// The part of the site's repository that belongs to its server.
 pub(crate) fn repository(site: &Site) -> ServerRepository {
@@ -98,11 +99,9 @@ impl Unpacked {
         Unpacked { data, tablespaces, stop, configuration }
     }
 
-    /// Lets PostgreSQL's own tool compare the files with `backup_manifest`, where there is one that reads this version's.
+    /// Compares the files with `backup_manifest`.
     pub(crate) fn verify(&self, postgres: &Postgres) {
-        if postgres.major <= 16 {
-            as_test_user(client_tool("pg_verifybackup")).arg("--no-parse-wal").arg(&self.data).run().ok();
-        }
+        agrees_with_manifest(postgres, &self.data, &[]);
     }
 
     /// Starts a server on the files; it recovers from the archive to its end.

@@ -18,7 +18,6 @@ use crate::harness::random::{Random, seed};
 use crate::harness::site::CLUSTER;
 use crate::harness::{Options, Postgres, Run, Site, Stop, majors, newest, wait_for};
 use crate::pages::masked;
-use crate::references::verify;
 use crate::unpacked::{Unpacked, repository};
 use crate::{fill, judge};
 
@@ -178,7 +177,7 @@ fn equals(postgres: &Postgres, hints: Hints, rounds: usize, seed: u64) {
         let theirs = plain.unpacked(&site, &format!("plain-{round}"));
         let (same, hinted) = compare(&ours, &theirs);
         eprintln!("round {round}: {same} pages are the same, {hinted} but for hints; stored {}", info.stored_bytes);
-        verify(&site, postgres, info.id, &format!("files-{round}"));
+        ours.verify(postgres);
         if round == rounds {
             let digests = work.digests(&site.server);
             site.server.archive_all();
@@ -365,7 +364,7 @@ fn rot_on_the_disk_stays_out() {
     let info = by_wal(&site).expect("the WAL tells what has changed");
     let copy = Unpacked::from(&repository(&site), &site.dir, info.id, "copy");
     assert!(fs::read(copy.data.join(&path)).expect("the table's file") == good);
-    verify(&site, &newest(), info.id, "files");
+    copy.verify(&newest());
 
     site.pitr(&[&LOCAL[..], &["--full-read"]].concat()).run().fails_with(21);
     assert_eq!(last(&repository(&site)).bad_pages, 1);

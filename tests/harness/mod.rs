@@ -10,6 +10,7 @@
 //! * [`by_hand`]: WAL that waits, and calls of the small programs by hand.
 //! * [`dir`]: [`TestDir`], the directory of one test.
 //! * [`server`]: [`Server`], one running cluster.
+//! * [`standby`]: servers in recovery.
 //! * [`writer`]: [`Writer`], numbered rows with commit time, xid and LSN.
 //! * [`site`]: [`Site`], a server that archives into a repository.
 
@@ -23,6 +24,7 @@ pub mod process;
 pub mod random;
 pub mod server;
 pub mod site;
+pub mod standby;
 pub mod writer;
 
 pub use by_hand::{small, traced, waiting};

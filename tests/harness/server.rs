@@ -108,7 +108,8 @@ pub struct Server {
     log: PathBuf,
     port: u16,
     tcp: bool,
-    fsync: bool,
+    /// Whether it fsyncs.
+    pub(super) fsync: bool,
     /// How far its clock is from the machine's, in seconds.
     clock_offset_s: i64,
     process: Option<Child>,
@@ -173,22 +174,6 @@ impl Server {
             clock_offset_s: 0,
             process: None,
         }
-    }
-
-    /// A standby of a running primary: copied with `pg_basebackup`, streaming from it once started. With a
-    /// `restore_command` it also asks the archive.
-    pub fn standby_of(dir: &TestDir, primary: &Server, name: &str, restore_command: Option<&str>) -> Server {
-        let mut standby = Server::adopt(dir, &primary.postgres, name, &dir.join(name));
-        let mut copy = as_test_user(client_tool("pg_basebackup"));
-        copy.arg("--pgdata").arg(&standby.data).arg("--dbname").arg(primary.conninfo());
-        copy.args(["--wal-method=stream", "--checkpoint=fast", "--no-sync", "--write-recovery-conf"]);
-        copy.run().ok();
-        standby.configure("primary_conninfo", &primary.conninfo());
-        if let Some(command) = restore_command {
-            standby.configure("restore_command", command);
-        }
-        (standby.tcp, standby.fsync) = (false, primary.fsync);
-        standby
     }
 
     /// Adds a setting to `postgresql.auto.conf`, where the last line of a name wins over `postgresql.conf` too. It counts
@@ -371,11 +356,6 @@ impl Server {
     pub fn log(&self) -> String {
         let bytes = fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    /// Promotes a standby and waits until it takes writes.
-    pub fn promote(&self) {
-        assert_eq!(self.ask("SELECT pg_promote(true, 60)"), "t", "not promoted; its log:\n{}", self.log());
     }
 
     /// Ends the current WAL segment, in which it has written something, and gives its name.

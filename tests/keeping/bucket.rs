@@ -1,7 +1,7 @@
 //! The same in a bucket.
 
 use super::harness::{Options, Run, Site, newest};
-use super::s3_server::{BUCKET, Fault, S3Server};
+use super::s3_server::{Fault, S3Server};
 use super::{LONG, expire, full_backup, ids, rows_of, try_expire, up_to};
 
 /// Promise: in a bucket too everything of a forgotten backup goes and nothing else; credentials that may not delete are told as that,
@@ -10,11 +10,7 @@ use super::{LONG, expire, full_backup, ids, rows_of, try_expire, up_to};
 fn expires_in_a_bucket() {
     let server = S3Server::start();
     let mut site = Site::unprepared(&newest(), Options::default().segment_size_mib(1), "");
-    site.configure(&format!(
-        "repository = \"s3://{BUCKET}/pg\"\ns3_endpoint = \"{}\"\ns3_credentials_file = \"{}\"\n",
-        server.endpoint(),
-        server.credentials_file().display(),
-    ));
+    site.configure(&server.settings());
     site.pitr(&["init"]).run().ok();
     site.archive();
     let made: Vec<String> = (1..=2).map(|n| full_backup(&site, n)).collect();

@@ -10,18 +10,10 @@ mod order;
 mod rules;
 #[path = "../s3_server/mod.rs"]
 mod s3_server;
+mod verbs;
 
-use std::time::Duration;
-
-use harness::{Finished, Run, Site, Stop, wait_for};
-use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
-
-/// The days that a mark stands, as the default is.
-const UNDELETE_DAYS: i64 = 3;
-
-/// How long a verb may take on a busy machine.
-const LONG: Duration = Duration::from_secs(60);
+use harness::{Run, Site, Stop, wait_for};
+use verbs::{LONG, UNDELETE_DAYS, expire, ids, json, try_expire};
 
 /// A base backup after the row `n` of table `t`, which refers to what the ones before have; its id.
 fn backup(site: &Site, n: usize) -> String {
@@ -43,27 +35,6 @@ fn taken(site: &Site, n: usize, words: &[&str]) -> String {
     site.server.archive_all();
     site.pitr(words).run_within(LONG).ok();
     ids(site).pop().expect("the backup is listed")
-}
-
-/// Ids of the backups that are not forgotten, in their order.
-fn ids(site: &Site) -> Vec<String> {
-    let listed = json(&site.pitr(&["list", "--json"]).run().ok());
-    let live = listed.as_array().expect("a list").iter().filter(|backup| backup["forgotten"].is_null());
-    live.map(|backup| backup["id"].as_str().expect("an id").to_owned()).collect()
-}
-
-fn json(finished: &Finished) -> Value {
-    serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {finished}"))
-}
-
-/// `pitr expire` as if so many days had gone by.
-fn expire(site: &Site, days: i64) -> Value {
-    json(&try_expire(site, days).ok())
-}
-
-fn try_expire(site: &Site, days: i64) -> Finished {
-    let moment = Timestamp::now() + SignedDuration::from_hours(24 * days);
-    site.pitr(&["expire", "--json", "--as-of", &moment.to_string()]).run_within(LONG)
 }
 
 /// Restores a backup to its own end; the rows that are in it.

@@ -88,6 +88,15 @@ impl S3Server {
         self.address
     }
 
+    /// Lines of `pitr.toml` for a cluster whose repository is in the bucket.
+    pub fn settings(&self) -> String {
+        format!(
+            "repository = \"s3://{BUCKET}/pg\"\ns3_endpoint = \"{}\"\ns3_credentials_file = \"{}\"\n",
+            self.endpoint(),
+            self.credentials_file().display()
+        )
+    }
+
     /// The server's URL.
     pub fn endpoint(&self) -> String {
         let scheme = if self.is_secure { "https" } else { "http" };

@@ -3,17 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::harness::{Run, Site, newest, small};
-use crate::s3_server::{BUCKET, Fault, S3Server};
+use crate::s3_server::{Fault, S3Server};
 use crate::{LONG, count, findings};
 use serde_json::Value;
 
 fn world(server: &S3Server) -> Site {
-    let settings = format!(
-        "repository = \"s3://{BUCKET}/pg\"\ns3_endpoint = \"{}\"\ns3_credentials_file = \"{}\"\ns3_attempts = \"2\"\n\
-         s3_attempt_timeout = \"3s\"\n",
-        server.endpoint(),
-        server.credentials_file().display()
-    );
+    let settings = server.settings() + "s3_attempts = \"2\"\ns3_attempt_timeout = \"3s\"\n";
     let site = Site::with(&newest(), small(), &settings);
     site.server.run("CREATE TABLE big AS SELECT n, md5(n::text) FROM generate_series(1, 20000) n");
     site.backup();

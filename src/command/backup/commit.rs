@@ -18,7 +18,9 @@ impl Task<'_> {
     pub(super) fn check(&self, begun: &Begun, received: &Received) -> Result<(), BackupError> {
         let Received { streamed, .. } = received;
         if streamed.stop_timeline != begun.timeline || streamed.label.start_timeline != begun.timeline {
-            return Err(BackupError::TimelineChanged { start: begun.timeline, stop: streamed.stop_timeline });
+            // A standby that has followed its primary begins at its last restartpoint, which may be on the timeline before.
+            let start = begun.timeline.min(streamed.label.start_timeline);
+            return Err(BackupError::TimelineChanged { start, stop: streamed.stop_timeline });
         }
         if streamed.label.start != begun.lsn {
             return Err(BackupError::LabelDiffers { label: streamed.label.start, server: begun.lsn });

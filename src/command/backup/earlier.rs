@@ -1,7 +1,8 @@
 //! The backup that a new one refers to: the latest whose manifest can be read.
 //!
 //! Chunks are compared by content, so any backup of the cluster would do, on whatever timeline; the latest has most in common with what the
-//! server has now.
+//! server has now. One that lies on the server's own path comes before all that lie, or end, on a branch that it has left: those may be of
+//! a future that was taken back, with higher LSNs than the server reaches for days, and the server cannot tell what differs from them.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +11,20 @@ use crate::catalog::{BackupId, PackId};
 use crate::report::{Explain, Program, Severity};
 use crate::repository::earlier::EarlierBackup;
 use crate::repository::{RepositoryError, ServerRepository};
+use crate::wal::TimelineHistory;
 
-/// Reads the latest backup, for the new one `own`; `None` if there is none.
-pub(super) fn latest(server: &ServerRepository, own: BackupId) -> Result<Option<EarlierBackup>, BackupError> {
+/// Reads the latest backup, for the new one `own` of a server with this past; `None` if there is none.
+pub(super) fn latest(
+    server: &ServerRepository,
+    own: BackupId,
+    path: &TimelineHistory,
+) -> Result<Option<EarlierBackup>, BackupError> {
     let mut backups = server.live_backups()?;
     if backups.is_empty() {
         return Ok(None);
     }
     // Clocks may be wrong; LSNs are not.
-    backups.sort_by_key(|info| (info.stop_lsn, info.id));
+    backups.sort_by_key(|info| (path.holds(info.stop_timeline, info.stop_lsn), info.stop_lsn, info.id));
     // What is marked to be removed may be gone before this backup is.
     let doomed = server.doomed()?;
     if let Some((_, why)) = doomed.unreadable.first() {

@@ -64,7 +64,7 @@ use crate::replication::{ConnInfo, Patience, Session, SessionKind};
 use crate::report::{ExitStatus, Explain, Program, Severity};
 use crate::repository::earlier::EarlierBackup;
 use crate::repository::{Cluster, Repository, ServerRepository};
-use crate::wal::{Lsn, PgTime, TimelineId};
+use crate::wal::{Lsn, PgTime, TimelineHistory, TimelineId};
 
 /// Take a base backup
 #[derive(Debug, clap::Args)]
@@ -179,6 +179,7 @@ struct Task<'a> {
     config: &'a ClusterConfig,
     conninfo: ConnInfo,
     facts: ServerFacts,
+    path: TimelineHistory,
     block_size: u32,
     repository: ServerRepository,
     id: BackupId,
@@ -237,8 +238,22 @@ impl<'a> Task<'a> {
         let started_at = host::now();
         let id = BackupId::new(started_at, random);
         let repository = cluster.server(facts.system_identifier);
-        let earlier = if args.full { None } else { earlier::latest(&repository, id)? };
-        Ok(Task { args, context, config, conninfo, facts, block_size, repository, id, random, started_at, earlier })
+        let path = wal::path(&repository, session, facts.timeline)?;
+        let earlier = if args.full { None } else { earlier::latest(&repository, id, &path)? };
+        Ok(Task {
+            args,
+            context,
+            config,
+            conninfo,
+            facts,
+            path,
+            block_size,
+            repository,
+            id,
+            random,
+            started_at,
+            earlier,
+        })
     }
 
     fn take(self, session: &mut Session) -> Result<BackupInfo, BackupError> {

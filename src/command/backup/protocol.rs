@@ -56,6 +56,20 @@ impl Task<'_> {
         if session.server_major()? < FIRST_WITH_SUMMARIES || session.show("summarize_wal")? != "on" {
             return Ok(false);
         }
+        // The server holds the end of the manifest's WAL against the start of the new backup only, and not against the place where it left
+        // that timeline (PrepareForIncrementalBackup): it would leave out pages that were changed behind the fork, on the other branch.
+        let (timeline, end) = earlier.end();
+        if !self.path.holds(timeline, end) {
+            tell_full_read(&format!(
+                "that one ended at {end} on timeline {timeline}, which is not in the server's past"
+            ));
+            return Ok(false);
+        }
+        // What was read wrongly would be kept as long as nobody changes it.
+        if !earlier.stop().bad_pages.is_empty() {
+            tell_full_read("that one has damaged pages");
+            return Ok(false);
+        }
         let Some(manifest) = earlier.server_manifest()? else { return Ok(false) };
         match session.upload_manifest(&with_whole_visibility_maps(&manifest)) {
             Ok(()) => Ok(true),
@@ -71,7 +85,15 @@ impl Task<'_> {
     fn start<'s>(&self, session: &'s mut Session, changed_only: bool) -> Result<(BaseBackup<'s>, bool), BackupError> {
         if changed_only {
             match BaseBackup::begin(session, &self.options(true)) {
-                Ok(begun) => return Ok((begun.on(session), true)),
+                Ok(begun) => {
+                    let (backup, asked) = (begun.on(session), self.facts.timeline);
+                    // The path that was looked at is that of another timeline.
+                    if backup.timeline() != asked {
+                        let (start, stop) = (asked.min(backup.timeline()), asked.max(backup.timeline()));
+                        return Err(BackupError::TimelineChanged { start, stop });
+                    }
+                    return Ok((backup, true));
+                }
                 Err(ReplicationError::Server(why)) => tell_full_read(&why.message),
                 Err(error) => return Err(error.into()),
             }

@@ -7,7 +7,7 @@ use super::{BackupError, Interrupt};
 use crate::catalog::WalRange;
 use crate::codec::{Compression, Origin};
 use crate::command::host;
-use crate::replication::Session;
+use crate::replication::{ReplicationError, Session};
 use crate::repository::wal::{NewWalFile, WalObjectName};
 use crate::repository::{RepositoryError, ServerRepository};
 use crate::wal::{SegmentName, SegmentNo, SegmentSize, TimelineHistory, TimelineId, WalFileName};
@@ -87,10 +87,32 @@ pub(super) fn history(
         return Ok(());
     }
     let raw = session.timeline_history(timeline)?.content;
-    TimelineHistory::parse(timeline, &raw).map_err(|error| BackupError::StreamedWal(error.to_string()))?;
+    parse(timeline, &raw)?;
     let new = NewWalFile::new(WalFileName::History(timeline), &raw, origin(session), host::now());
     repository.archive(&new, compression)?;
     Ok(())
+}
+
+/// The server's own past: the WAL that what it has now was made from.
+pub(super) fn path(
+    repository: &ServerRepository,
+    session: &mut Session,
+    timeline: TimelineId,
+) -> Result<TimelineHistory, BackupError> {
+    if timeline == TimelineId::FIRST {
+        return Ok(TimelineHistory::first());
+    }
+    let refused = match session.timeline_history(timeline) {
+        Ok(file) => return parse(timeline, &file.content),
+        Err(error @ ReplicationError::Server(_)) => error,
+        Err(error) => return Err(error.into()),
+    };
+    // It was cleared away on the server, which is none the worse for it.
+    Ok(repository.history(timeline)?.ok_or(refused)?)
+}
+
+fn parse(timeline: TimelineId, raw: &[u8]) -> Result<TimelineHistory, BackupError> {
+    TimelineHistory::parse(timeline, raw).map_err(|error| BackupError::StreamedWal(error.to_string()))
 }
 
 /// Who stores what this backup brings along.
