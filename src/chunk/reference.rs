@@ -1,5 +1,7 @@
 //! How a manifest names a chunk: a base and page sets laid over it, each stored once in some pack.
 
+use std::sync::OnceLock;
+
 use serde::{Deserialize, Serialize};
 
 use super::{CHUNK_BYTES, ChunkId, PAGE_BYTES};
@@ -50,7 +52,7 @@ impl ChunkRef {
     #[must_use]
     pub fn checksum(&self) -> Option<u32> {
         match self.content {
-            ChunkContent::Zero => Some(crc32c::crc32c(&vec![0; self.raw_length as usize])),
+            ChunkContent::Zero => Some(zeros(self.raw_length)),
             ChunkContent::Stored { .. } => self.crc32c,
         }
     }
@@ -58,6 +60,15 @@ impl ChunkRef {
     /// Where its frames are: that of the base, then those of the page sets.
     pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
         self.content.places()
+    }
+}
+
+/// CRC-32C of so many zero bytes.
+fn zeros(length: u32) -> u32 {
+    static FULL: OnceLock<u32> = OnceLock::new();
+    match length as usize {
+        CHUNK_BYTES => *FULL.get_or_init(|| crc32c::crc32c(&[0; CHUNK_BYTES])),
+        length => crc32c::crc32c(&vec![0; length]),
     }
 }
 

@@ -3,6 +3,7 @@
 //! A listing alone says what exists. It is made of names only where that is quicker, and of many groups in parallel: a
 //! million segments lie in four thousand folders.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::keys::{self, WalObjectName};
@@ -153,6 +154,24 @@ impl ServerRepository {
             found.extend(self.group_objects(group)?);
         }
         Ok(found)
+    }
+
+    /// Bytes that segments take in the store; those that are not stored take none.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn stored_wal_bytes(&self, segments: &BTreeSet<SegmentName>) -> Result<u64, RepositoryError> {
+        let groups: BTreeSet<SegmentGroup> = segments.iter().map(|segment| segment.group()).collect();
+        let mut bytes = 0;
+        for group in groups {
+            let objects = self.group_objects(group)?.into_iter();
+            let wanted = objects.filter(|object| match object.name {
+                WalObjectName::Segment(name) => segments.contains(&name),
+                _ => false,
+            });
+            bytes += wanted.map(|object| object.stored_bytes).sum::<u64>();
+        }
+        Ok(bytes)
     }
 
     /// The objects of a group in WAL order with their sizes.

@@ -1,9 +1,10 @@
 //! `ChangedBlocks`: which blocks of which relations a stretch of WAL changes, so that all others need not be read again.
 //!
-//! A copy of a file that was made when a checkpoint's redo point was past, with all WAL from that point on, is as good as the file. So
-//! what of an earlier base backup no record between its start and that of a new one touches is as good as what lies on the disk now. It need not be the
-//! same bytes: hints (`MarkBufferDirtyHint` in `bufmgr.c`) change pages without a record where neither checksums nor `wal_log_hints` are on. PostgreSQL 17 relies on the
-//! same for its incremental backups (`walsummarizer.c`).
+//! A copy of a file that was made when a checkpoint's redo point was past, with all WAL from that point on, is as good as the file.
+//! So what of an earlier base backup no record between its start and that of a new one touches is as good as what lies on the disk
+//! now. It need not be the same bytes: hints (`MarkBufferDirtyHint` in `bufmgr.c`) change pages without a record. PostgreSQL 17 relies on the
+//! same for its incremental backups (`walsummarizer.c`). Two more pages change so, and may be stale as well: the first of an SP-GiST index,
+//! which has a cache (`SpGistUpdateMetaPage`), and pages of BRIN that are being emptied (`brin_evacuate_page`).
 //!
 //! Only the main fork is told of. The free space map is not in the WAL, and the bits of the visibility map are cleared by records that
 //! do not name its block (`visibilitymap_clear` under `heap_xlog_insert` and others): both are small, and to be read whole.
@@ -18,7 +19,7 @@ use roaring::RoaringBitmap;
 use rustc_hash::FxHashMap;
 
 use super::bytes::u32_at;
-use super::record::{RM_FIRST_CUSTOM, RM_SMGR, read_event};
+use super::record::{RM_DBASE, RM_FIRST_CUSTOM, RM_SMGR, RM_XACT, SPECIAL_UPDATE, read_event};
 use super::{
     Event, EventKind, Lsn, PostgresMajor, RawRecord, RecordContent, RecordHeader, RecordVisitor, RelationFile, WalLevel,
 };
@@ -58,10 +59,13 @@ pub enum NotProved {
     NotConnected(Lsn),
     /// A record that cannot be taken apart.
     #[error("the WAL record at {0} cannot be read")]
-    Unread(Lsn),
+    Unknown(Lsn),
     /// A record of an extension's own resource manager: only the extension knows what it changes.
     #[error("the WAL record at {0} is that of an extension (resource manager {1})")]
     Extension(Lsn, u8),
+    /// The end of the earlier backup is not where it was: this is the WAL of another server, or of one that was set back.
+    #[error("the WAL does not have the end of that backup at {0}")]
+    NoBackup(Lsn),
     /// `wal_level` was `minimal` for a while: changes are missing from the WAL.
     #[error("wal_level was minimal after {0}")]
     Minimal(Lsn),
@@ -99,7 +103,7 @@ impl ChangedBlocks {
         match &event.kind {
             EventKind::Commit(end) | EventKind::Abort(end) => {
                 if end.cut {
-                    return Err(NotProved::Unread(event.lsn));
+                    return Err(NotProved::Unknown(event.lsn));
                 }
                 end.dropped.iter().for_each(|file| self.all(*file));
             }
@@ -125,6 +129,8 @@ pub struct ChangedBlocksReader {
     end: Lsn,
     /// Where the last record begins, and where it ends.
     last: Option<(Lsn, Lsn)>,
+    /// Where the earlier backup ended, until its end was seen.
+    backup_end: Option<Lsn>,
     /// The record that begins at the end was seen.
     done: bool,
     failed: Option<NotProved>,
@@ -132,12 +138,15 @@ pub struct ChangedBlocksReader {
 }
 
 impl ChangedBlocksReader {
-    /// For the records from the one that begins at `start` on, up to the one that begins at `end`, which is not counted any more but
-    /// must be seen.
+    /// For the records from the one that begins at `start` on, where a base backup of a primary began that ended at `backup_end`, up to
+    /// the one that begins at `end`, which is not counted any more but must be seen.
+    ///
+    /// LSNs alone do not tell that the WAL is that of the backup: a server that was set back writes other records to the same places. The
+    /// record that ended the backup names its start, and ends where the backup did.
     #[must_use]
-    pub fn new(major: PostgresMajor, start: Lsn, end: Lsn) -> ChangedBlocksReader {
-        let changed = ChangedBlocks::default();
-        ChangedBlocksReader { major, start, end, last: None, done: false, failed: None, changed }
+    pub fn new(major: PostgresMajor, start: Lsn, backup_end: Lsn, end: Lsn) -> ChangedBlocksReader {
+        let (changed, backup_end) = (ChangedBlocks::default(), Some(backup_end));
+        ChangedBlocksReader { major, start, end, last: None, backup_end, done: false, failed: None, changed }
     }
 
     /// Nothing that comes can change the outcome any more.
@@ -151,10 +160,11 @@ impl ChangedBlocksReader {
     /// # Errors
     /// [`NotProved`]
     pub fn finish(self) -> Result<ChangedBlocks, NotProved> {
-        match (self.failed, self.done) {
-            (Some(why), _) => Err(why),
-            (None, true) => Ok(self.changed),
-            (None, false) => Err(NotProved::Ends(self.last.map_or(self.start, |(_, end)| end))),
+        match (self.failed, self.done, self.backup_end) {
+            (Some(why), ..) => Err(why),
+            (None, false, _) => Err(NotProved::Ends(self.last.map_or(self.start, |(_, end)| end))),
+            (None, true, Some(end)) => Err(NotProved::NoBackup(end)),
+            (None, true, None) => Ok(self.changed),
         }
     }
 
@@ -172,7 +182,10 @@ impl ChangedBlocksReader {
         if header.manager >= RM_FIRST_CUSTOM {
             return Err(NotProved::Extension(record.lsn, header.manager));
         }
-        let content = RecordContent::of(record, self.major).ok_or(NotProved::Unread(record.lsn))?;
+        if header.info & SPECIAL_UPDATE != 0 && !matches!(header.manager, RM_SMGR | RM_DBASE | RM_XACT) {
+            return Err(NotProved::Unknown(record.lsn));
+        }
+        let content = RecordContent::of(record, self.major).ok_or(NotProved::Unknown(record.lsn))?;
         for (file, fork, block) in content.block_numbers() {
             if fork == MAIN_FORK {
                 self.changed.block(file, block);
@@ -184,11 +197,13 @@ impl ChangedBlocksReader {
                 SMGR_TRUNCATE => relation_file(content.data, 4),
                 _ => None,
             };
-            self.changed.all(file.ok_or(NotProved::Unread(record.lsn))?);
+            self.changed.all(file.ok_or(NotProved::Unknown(record.lsn))?);
         }
         if header.is_of_interest() {
-            let read = read_event(header, record.body, self.major).ok_or(NotProved::Unread(record.lsn))?;
+            let read = read_event(header, record.body, self.major).ok_or(NotProved::Unknown(record.lsn))?;
             let (xid, kind) = read;
+            let ends = kind == EventKind::BackupEnd { start: self.start };
+            self.backup_end.take_if(|end| ends && *end == record.end_lsn);
             self.changed.event(&Event { lsn: record.lsn, end_lsn: record.end_lsn, xid, kind })?;
         }
         Ok(())
@@ -277,7 +292,9 @@ mod tests {
     }
 
     fn read(records: &[Kept], major: u16, start: Lsn, end: Lsn) -> Result<ChangedBlocks, NotProved> {
-        let mut reader = ChangedBlocksReader::new(PostgresMajor(major), start, end);
+        let mut reader = ChangedBlocksReader::new(PostgresMajor(major), start, Lsn(7), end);
+        // No backup was taken here.
+        assert_eq!(reader.backup_end.take(), Some(Lsn(7)));
         for record in records {
             if reader.wants(&record.header) {
                 reader.record(&record.raw());
@@ -339,7 +356,7 @@ mod tests {
             assert_eq!(read(&foreign, major, start, end), Err(expected));
             let mut cut = records.clone();
             cut[60].body.truncate(1);
-            assert_eq!(read(&cut, major, start, end), Err(NotProved::Unread(cut[60].lsn)));
+            assert_eq!(read(&cut, major, start, end), Err(NotProved::Unknown(cut[60].lsn)));
         }
     }
 
@@ -361,5 +378,30 @@ mod tests {
         let data: Vec<u8> = [9_u32, 1663, 5, 7, 1].iter().flat_map(|word| word.to_le_bytes()).collect();
         assert_eq!(relation_file(&data, 4), Some(other));
         assert_eq!(relation_file(&data[..15], 4), None);
+    }
+
+    /// The end of the earlier backup has to be there: in the WAL of a server that was set back other records stand at the same places.
+    #[test]
+    fn the_backup_has_to_be_there() {
+        for major in MAJORS {
+            let records = records(major);
+            let ends = records.iter().filter_map(|record| {
+                let (_, kind) = read_event(&record.header, &record.body, PostgresMajor(major))?;
+                let EventKind::BackupEnd { start } = kind else { return None };
+                records.iter().any(|first| first.lsn == start).then_some((start, record.end_lsn))
+            });
+            let last = records[records.len() - 1].lsn;
+            for (start, end) in ends {
+                for (said, proved) in [(end, true), (Lsn(end.0 + 8), false)] {
+                    let mut reader = ChangedBlocksReader::new(PostgresMajor(major), start, said, last);
+                    records.iter().for_each(|record| reader.record(&record.raw()));
+                    assert_eq!(reader.finish().is_ok(), proved, "{major}");
+                }
+            }
+            let missing = ChangedBlocksReader::new(PostgresMajor(major), records[3].lsn, Lsn(7), records[9].lsn);
+            let mut reader = missing;
+            records.iter().for_each(|record| reader.record(&record.raw()));
+            assert_eq!(reader.finish(), Err(NotProved::NoBackup(Lsn(7))), "{major}");
+        }
     }
 }

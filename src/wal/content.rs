@@ -74,6 +74,7 @@ impl<'a> RecordContent<'a> {
         let length = (record.length as usize).checked_sub(HEADER_SIZE)?;
         let mut at = 0;
         let mut blocks_end = 0;
+        let mut has_file = false;
         let mut payload_length = 0;
         let mut top_level = None;
         let mut data_length = 0;
@@ -98,6 +99,10 @@ impl<'a> RecordContent<'a> {
                 }
                 _ => {
                     let header = BlockHeader::read(body, at, major)?;
+                    has_file |= header.file.is_some();
+                    if !has_file {
+                        return None;
+                    }
                     at = header.end;
                     blocks_end = at;
                     payload_length += header.image_length + header.data_length;

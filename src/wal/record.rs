@@ -38,6 +38,8 @@ const RM_TBLSPC: u8 = 5;
 pub(super) const RM_HEAP2: u8 = 9;
 /// `RM_HEAP_ID`
 pub(super) const RM_HEAP: u8 = 10;
+/// Of a record's `info`: it changes relation files otherwise than by the blocks that it names (`XLR_SPECIAL_REL_UPDATE`).
+pub(super) const SPECIAL_UPDATE: u8 = 0x01;
 /// The last built-in resource manager, `RM_LOGICALMSG_ID`.
 const RM_LAST: u8 = 21;
 /// The first number for resource managers of extensions (15 and later).

@@ -6,8 +6,10 @@
 const PAGE: usize = 8192;
 /// Bytes of a page's header.
 const HEADER: usize = 24;
-/// Bits of a tuple: which of its transactions are known to have committed or aborted.
-const TUPLE_HINTS: u16 = 0x0F00;
+/// Bits of a tuple: whether the transaction that made it, and the one that deleted it, are known to have committed or aborted. Both of the
+/// former are no hint: the tuple is frozen.
+const MADE_HINTS: u16 = 0x0300;
+const DELETED_HINTS: u16 = 0x0C00;
 /// Bits of a page's flags: it has free line pointers; it is full.
 const PAGE_HINTS: u16 = 0x0003;
 /// A line pointer's states.
@@ -39,12 +41,20 @@ pub(crate) fn masked(page: &[u8]) -> Vec<u8> {
         let pointer = u32::from(u16_at(&page, at)) | u32::from(u16_at(&page, at + 2)) << 16;
         let (offset, state) = ((pointer & 0x7FFF) as usize, pointer >> 15 & 3);
         if is_heap && state == NORMAL {
-            clear(&mut page, offset + 20, TUPLE_HINTS);
+            let frozen = u16_at(&page, offset + 20) & MADE_HINTS == MADE_HINTS;
+            clear(&mut page, offset + 20, if frozen { DELETED_HINTS } else { MADE_HINTS | DELETED_HINTS });
         } else if !is_heap && state == DEAD && pointer >> 17 > 0 {
             // An index's entry that is known to be dead keeps its storage.
             let alive = pointer & !(3 << 15) | NORMAL << 15;
             page[at..at + 4].copy_from_slice(&alive.to_le_bytes());
         }
+    }
+    // The cache in an SP-GiST index's first page, the mark of a BRIN page that is being emptied.
+    if page[HEADER..HEADER + 4] == 0xBA0B_ABEE_u32.to_le_bytes() {
+        page[HEADER + 4..special.clamp(HEADER + 4, PAGE)].fill(0);
+    }
+    if PAGE - special == 8 && page[PAGE - 1] == 0xF0 {
+        clear(&mut page, PAGE - 4, 1);
     }
     match PAGE - special {
         // B-tree and hash, GiST, GIN: the flag that such entries are there (BTP_HAS_GARBAGE, LH_PAGE_HAS_DEAD_TUPLES, F_HAS_GARBAGE).

@@ -42,6 +42,13 @@ impl Feed {
         self.jobs.send(Job { raw, known, done }).map_err(|_| BackupError::Broken)
     }
 
+    /// Waits until all that was passed on has been read.
+    pub(super) fn settle(&self) -> Result<(), BackupError> {
+        let (told, reached) = sync_channel(1);
+        self.item(Item::Reached(told))?;
+        reached.recv().map_err(|_| BackupError::Broken)
+    }
+
     /// Passes a small file on in one go.
     pub(super) fn small_file(&self, kind: FileKind, content: Vec<u8>) -> Result<(), BackupError> {
         self.item(Item::Begin(kind))?;

@@ -53,6 +53,8 @@ pub(super) enum Item {
     ClaimsEnd,
     /// All files have been written; the manifest that is made of them needs this WAL.
     OwnManifest(Vec<WalRange>),
+    /// Says when all before it has been read and passed on.
+    Reached(SyncSender<()>),
     /// Everything has been sent. A stream without this end has failed, and nothing more need be written.
     Finish,
 }
@@ -203,6 +205,8 @@ impl<'a> Writer<'a> {
                 Item::Claims(claims) => claims.iter().try_for_each(|claim| self.arrived.compare(claim))?,
                 Item::ClaimsEnd => self.arrived.finish()?,
                 Item::OwnManifest(ranges) => self.own_manifest(&ranges)?,
+                // Whoever waits for it no more has failed, and says so itself.
+                Item::Reached(told) => drop(told.send(())),
                 Item::Finish => {
                     self.close_pack()?;
                     let (packs, stored_bytes) = (self.next_pack.number, self.stored_bytes);

@@ -11,7 +11,7 @@ use super::frames::{Frame, Known, find};
 use super::packs::{self, Hand};
 use super::work::Run;
 use crate::catalog::{BackupId, BackupInfo, BackupWal, PackId};
-use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkId, ChunkRef, Place};
+use crate::chunk::{ChunkContent, ChunkId, ChunkRef, Place};
 use crate::manifest::{ManifestEnd, ManifestHeader, ManifestLine, ManifestStop};
 use crate::repository::RepositoryError;
 
@@ -179,7 +179,13 @@ impl Walk<'_, '_, '_> {
 
     fn chunks(&mut self, sources: &[BackupId], path: &str, chunks: &[ChunkRef]) -> Result<(), RepositoryError> {
         for chunk in chunks {
-            let crc = match self.chunk(sources, chunk) {
+            let proved = self.chunk(sources, chunk).and_then(|crc| match (crc, chunk.crc32c) {
+                (Some(found), Some(said)) if found != said => Err(wrong(format!(
+                    "the checksum of one of its chunks is {found:08x}, and the manifest says {said:08x}"
+                ))),
+                _ => Ok(crc),
+            });
+            let crc = match proved {
                 Ok(crc) => crc,
                 Err(Fault::NoAnswer(error)) => return Err(error),
                 Err(Fault::Damaged(why)) => {
@@ -217,7 +223,7 @@ impl Walk<'_, '_, '_> {
     /// Proves a chunk; gives the CRC-32C of its content if that is known.
     fn chunk(&mut self, sources: &[BackupId], chunk: &ChunkRef) -> Result<Option<u32>, Fault> {
         let ChunkContent::Stored { id, base, sets } = &chunk.content else {
-            return Ok(Some(zeros(chunk.raw_length)));
+            return Ok(chunk.checksum());
         };
         if let Look::For(damage) = self.look {
             return self.touched(sources, chunk, damage);
@@ -333,15 +339,6 @@ impl Run<'_> {
 
 fn wrong(why: String) -> Fault {
     Fault::Damaged(why)
-}
-
-/// CRC-32C of so many zero bytes.
-fn zeros(length: u32) -> u32 {
-    static FULL: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
-    match length as usize {
-        CHUNK_BYTES => *FULL.get_or_init(|| crc32c::crc32c(&[0; CHUNK_BYTES])),
-        length => crc32c::crc32c(&vec![0; length]),
-    }
 }
 
 /// What a chunk is made of, in 128 bits: the same in every backup that refers to it.

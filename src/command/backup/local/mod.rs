@@ -5,19 +5,19 @@
 //! that was there when it was listed is in the copy. What the server adds is added here: `backup_label` as it hands it out at the end, and a
 //! `backup_manifest` ([`super::own_manifest`]). `pg_control` is read after all other files, since the end of a standby's backup is in it.
 //!
-//! What the WAL proves unchanged since the earlier backup is not even read ([`unread`]).
+//! What the WAL proves unchanged since the earlier backup is not even read ([`passed_over`]).
 //!
 //! [`place`] makes sure that the directory is the server's, [`reader`] reads. `tablespace_map` is not stored: the links below `pg_tblspc` are.
 
+mod passed_over;
 mod place;
 mod reader;
-mod unread;
 
 use std::time::Duration;
 
+use self::passed_over::PassedOver;
 use self::place::Place;
 use self::reader::Reader;
-use self::unread::Unread;
 use super::pages::Judge;
 use super::source::Streamed;
 use super::{BackupError, Begun, Feed, Reading, Task};
@@ -69,8 +69,9 @@ impl Local {
     pub(super) fn read(self, task: &Task<'_>, feed: &Feed, reading: &Reading<'_>) -> Result<Streamed, BackupError> {
         let Local { backup, place, timeline, .. } = self;
         let start_lsn = backup.start_lsn();
-        let unread = Unread::find(task, &place, start_lsn, timeline)?;
-        let mut reader = Reader::new(task, feed, reading, backup, unread.as_ref());
+        let mut reader = Reader::new(task, feed, reading, backup);
+        let passed_over = PassedOver::find(task, &place, start_lsn, timeline, &mut || reader.look())?;
+        reader.pass_over(passed_over.as_ref());
         for (tablespace, directory) in &place.tablespaces {
             let Some(directory) = directory else { continue };
             directory.walk_tablespace(&place.version, &mut |entry| reader.entry(entry, Some(tablespace.oid)))?;
@@ -94,7 +95,7 @@ impl Local {
             stop_lsn: end.stop_lsn,
             stop_timeline,
             judge: Judge::Reread,
-            changed_only: unread.is_some(),
+            changed_only: passed_over.is_some(),
         })
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::worker::{Known, Raw, Span};
 use super::super::writer::{FileKind, FileMeta, Item};
 use super::super::{BackupError, Feed, Reading, Task};
-use super::unread::Unread;
+use super::passed_over::PassedOver;
 use crate::catalog::WalRange;
 use crate::chunk::{CHUNK_BYTES, ChunkRef, EntryPath, page};
 use crate::command::host;
@@ -28,21 +28,20 @@ pub(super) struct Reader<'a> {
     reading: &'a Reading<'a>,
     backup: LowLevelBackup,
     /// What need not be read.
-    unread: Option<&'a Unread<'a>>,
+    passed_over: Option<&'a PassedOver<'a>>,
     looked: Instant,
     pace: Pace,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(
-        task: &'a Task<'a>,
-        feed: &'a Feed,
-        reading: &'a Reading<'a>,
-        backup: LowLevelBackup,
-        unread: Option<&'a Unread<'a>>,
-    ) -> Self {
+    pub(super) fn new(task: &'a Task<'a>, feed: &'a Feed, reading: &'a Reading<'a>, backup: LowLevelBackup) -> Self {
         let pace = Pace::new(task.args.rate_limit.map(|rate| rate.0));
-        Reader { task, feed, reading, backup, unread, looked: Instant::now(), pace }
+        Reader { task, feed, reading, backup, passed_over: None, looked: Instant::now(), pace }
+    }
+
+    /// What need not be read from now on.
+    pub(super) fn pass_over(&mut self, unchanged: Option<&'a PassedOver<'a>>) {
+        self.passed_over = unchanged;
     }
 
     /// The next thing.
@@ -63,12 +62,12 @@ impl<'a> Reader<'a> {
         let earlier = self.task.earlier.as_ref();
         let earlier = earlier.and_then(|earlier| Some((earlier, earlier.file(&file.path, tablespace)?)));
         self.feed.item(Item::Begin(FileKind::Data(meta(&file, tablespace))))?;
-        let unread = self.unread.and_then(|unread| unread.file(&file.path, tablespace));
+        let partly = self.passed_over.and_then(|unchanged| unchanged.file(&file.path, tablespace));
         let file = Arc::new(file);
         let mut same = Vec::new();
         for offset in (0..file.size).step_by(CHUNK_BYTES) {
             let bytes = (file.size - offset).min(CHUNK_BYTES as u64);
-            if let Some(chunk) = unread.as_ref().and_then(|unread| unread.chunk(offset, bytes)) {
+            if let Some(chunk) = partly.as_ref().and_then(|partly| partly.chunk(offset, bytes)) {
                 same.push(chunk.clone());
                 self.reading.progress.advance(bytes);
                 continue;
@@ -98,8 +97,9 @@ impl<'a> Reader<'a> {
         self.feed.item(Item::Unchanged(std::mem::take(chunks)))
     }
 
-    /// `pg_control`, after everything else.
+    /// `pg_control`, after everything else: what the workers read later than that would be newer than the end of the backup.
     pub(super) fn control_file(&mut self, root: &LivingDirectory) -> Result<(), BackupError> {
+        self.feed.settle()?;
         let (file, content, _) = root.control_file()?;
         self.feed.small_file(FileKind::Data(meta(&file, None)), content)
     }
@@ -123,7 +123,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether there is still use in going on.
-    fn look(&mut self) -> Result<(), BackupError> {
+    pub(super) fn look(&mut self) -> Result<(), BackupError> {
         if self.task.context.interrupt.requested() {
             return Err(BackupError::Interrupted);
         }
