@@ -32,6 +32,8 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::frames::Frames;
+use super::read_along::{self, ReadAlong};
 use super::{RepositoryError, ServerRepository};
 use crate::catalog::{BackupId, PackId};
 use crate::chunk::change::page_hashes;
@@ -57,6 +59,7 @@ pub struct EarlierBackup {
     /// Packs of which it uses too little, by source and number.
     mostly_dead: HashSet<(u16, u32)>,
     indexes: Mutex<Indexes>,
+    along: ReadAlong,
 }
 
 /// What of a chunk that has not changed is to be stored anew, since it lies in packs that are mostly dead.
@@ -149,8 +152,8 @@ impl EarlierBackup {
             return Err(server.manifest_error(earlier, error));
         }
         let mostly_dead = mostly_dead(&chunks, &sources, usable);
-        let (server, indexes) = (server.clone(), Mutex::default());
-        Ok(EarlierBackup { server, id: earlier, sources, files, chunks, mostly_dead, indexes })
+        let (server, indexes, along) = (server.clone(), Mutex::default(), ReadAlong::of(usable.clone()));
+        Ok(EarlierBackup { server, id: earlier, sources, files, chunks, mostly_dead, indexes, along })
     }
 
     /// Its id.
@@ -206,31 +209,37 @@ impl EarlierBackup {
         if pages.is_empty() { Moving::Nothing } else { Moving::Pages(pages) }
     }
 
-    /// All chunks of a file; `None` if one of them cannot be referred to.
+    /// How many of these chunks, of one file and in their order, are best read at once: one at least.
     #[must_use]
-    pub fn chunks_of(&self, file: &EarlierFile) -> Option<Vec<ChunkRef>> {
-        self.chunks[file.chunks.clone()].iter().cloned().collect()
+    pub fn at_once(&self, chunks: &[&ChunkRef]) -> usize {
+        read_along::at_once(chunks)
     }
 
-    /// The content of a chunk.
+    /// Reads the frames of some chunks, [`EarlierBackup::at_once`], and something of what the next ones may need.
     ///
     /// # Errors
-    /// The store fails, or what is stored is not the chunk.
-    pub fn read_chunk(&self, chunk: &ChunkRef) -> Result<Vec<u8>, RepositoryError> {
-        self.server.read_chunk(&self.sources, chunk)
+    /// The store fails, or a pack is gone or shorter than a place in it.
+    pub fn fetch(&self, chunks: &[&ChunkRef]) -> Result<Frames, RepositoryError> {
+        self.along.fetch(&self.server, &self.sources, chunks)
     }
 
     /// The server's `backup_manifest` of it; `None` if it has none.
     ///
     /// # Errors
-    /// As for [`EarlierBackup::read_chunk`].
+    /// The store fails, or what is stored is not the file.
     pub fn server_manifest(&self) -> Result<Option<Vec<u8>>, RepositoryError> {
         let path = EntryPath::new(b"backup_manifest").ok();
         let Some(file) = path.and_then(|path| self.file(&path, None)) else { return Ok(None) };
-        let mut content = Vec::new();
-        for chunk in &self.chunks[file.chunks.clone()] {
-            let Some(chunk) = chunk else { return Ok(None) };
-            content.extend(self.read_chunk(chunk)?);
+        let chunks: Option<Vec<&ChunkRef>> = self.chunks[file.chunks.clone()].iter().map(Option::as_ref).collect();
+        let Some(chunks) = chunks else { return Ok(None) };
+        let (mut content, mut rest) = (Vec::new(), chunks.as_slice());
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(self.at_once(rest));
+            let frames = self.fetch(now)?;
+            for chunk in now {
+                content.extend(frames.chunk(chunk)?);
+            }
+            rest = later;
         }
         Ok(Some(content))
     }

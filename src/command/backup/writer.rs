@@ -41,7 +41,7 @@ pub(super) enum Item {
     Chunk(Receiver<Result<Done, BackupError>>),
     /// The file's next chunks, which the earlier backup has.
     Unchanged(Vec<ChunkRef>),
-    /// CRC-32C of the whole open file, all of whose chunks have been passed on: that of an unchanged one is known.
+    /// CRC-32C of what the earlier backup has of the open file, all of whose chunks have been passed on: theirs say how they differ.
     Checksum(u32),
     /// The file is complete. What came in its place, if it is another one than the server sent.
     End(Option<Sent>),
@@ -197,7 +197,7 @@ impl<'a> Writer<'a> {
                 Item::Begin(kind) => self.file = Some(OpenFile::new(kind)),
                 Item::Chunk(done) => self.chunk(done.recv().map_err(|_| BackupError::Broken)??)?,
                 Item::Unchanged(chunks) => self.unchanged(chunks)?,
-                Item::Checksum(crc32c) => self.file.as_mut().ok_or(BackupError::Broken)?.crc32c = crc32c,
+                Item::Checksum(crc32c) => self.file.as_mut().ok_or(BackupError::Broken)?.crc32c ^= crc32c,
                 Item::End(sent) => self.end_of_file(sent)?,
                 Item::ManifestLine(line) => self.manifest_line(&line)?,
                 Item::Claims(claims) => claims.iter().try_for_each(|claim| self.arrived.compare(claim))?,
@@ -278,11 +278,14 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The open file goes on with these chunks; its checksum comes at its end.
+    /// The open file goes on with these chunks, which do not differ from what the earlier backup has.
     fn unchanged(&mut self, chunks: Vec<ChunkRef>) -> Result<(), BackupError> {
         for chunk in chunks {
             self.refer(&chunk.content);
             let file = self.file.as_mut().ok_or(BackupError::Broken)?;
+            if file.crc32c != 0 {
+                file.crc32c = crc32c::crc32c_combine(file.crc32c, 0, chunk.raw_length as usize);
+            }
             file.size += u64::from(chunk.raw_length);
             file.chunks.push(chunk);
             if file.chunks.len() == MAX_CHUNKS_PER_LINE {
