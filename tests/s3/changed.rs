@@ -86,6 +86,7 @@ fn few_requests_for_what_changed() {
     for (path, file) in second.iter().filter(|(path, _)| path.starts_with("base/")) {
         assert_eq!(whole.get(path), Some(file), "{path}");
     }
+    println!("{reads} requests for {chunks} chunks and all else");
     assert!(reads <= 30, "{reads} requests for {chunks} chunks and all else");
 
     // A file of which one chunk has changed, at its end and within it.
@@ -94,5 +95,6 @@ fn few_requests_for_what_changed() {
     let ((third, changed_only, reads), (whole, ..)) =
         (backup(&site, &server, &[]), backup(&site, &server, &["--full-read"]));
     assert_eq!(files(&repository, third)[&file], files(&repository, whole)[&file]);
+    println!("{reads} requests for what changed at two places");
     assert!(changed_only && reads <= 30, "{reads} requests");
 }
