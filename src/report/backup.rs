@@ -16,6 +16,7 @@ impl Explain for BackupError {
         let (status, hint) = match self {
             BackupError::Config(error) => return error.report(),
             BackupError::Repository(error) => return no_backup(error.report()),
+            BackupError::EarlierUnread(error) => return no_backup(error.report()),
             BackupError::Server(error) => return no_backup(error.report()),
             BackupError::Session(error) => return session(self, error),
             BackupError::Record { .. } => (

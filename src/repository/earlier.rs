@@ -32,6 +32,8 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::frames::Frames;
+use super::read_along::{self, ReadAlong};
 use super::{RepositoryError, ServerRepository};
 use crate::catalog::{BackupId, PackId};
 use crate::chunk::change::page_hashes;
@@ -59,6 +61,7 @@ pub struct EarlierBackup {
     /// Packs of which it uses too little, by source and number.
     mostly_dead: HashSet<(u16, u32)>,
     indexes: Mutex<Indexes>,
+    along: ReadAlong,
 }
 
 /// What of a chunk that has not changed is to be stored anew, since it lies in packs that are mostly dead.
@@ -77,8 +80,6 @@ pub enum Moving {
 pub struct EarlierFile {
     /// Bytes.
     pub size: u64,
-    /// CRC-32C of the content.
-    pub crc32c: Option<u32>,
     /// Which of the backup's chunks it has.
     chunks: Range<usize>,
 }
@@ -116,8 +117,7 @@ impl EarlierBackup {
             let ManifestLine::File(file) = line else { continue };
             let known = files.entry(file_key(&file.path, file.tablespace));
             let here = chunks.len()..chunks.len();
-            let known = known.or_insert(EarlierFile { size: file.size, crc32c: None, chunks: here });
-            known.crc32c = file.crc32c.and_then(|crc| u32::from_str_radix(&crc, 16).ok());
+            let known = known.or_insert(EarlierFile { size: file.size, chunks: here });
             for mut chunk in file.chunks {
                 let mut place = |place: &mut Place| {
                     let backup = *theirs.get(usize::from(place.source))?;
@@ -152,8 +152,8 @@ impl EarlierBackup {
         };
         let header = manifest.header().clone();
         let mostly_dead = mostly_dead(&chunks, &sources, usable);
-        let (server, indexes) = (server.clone(), Mutex::default());
-        Ok(EarlierBackup { server, header, stop, sources, files, chunks, mostly_dead, indexes })
+        let (server, indexes, along) = (server.clone(), Mutex::default(), ReadAlong::of(usable.clone()));
+        Ok(EarlierBackup { server, header, stop, sources, files, chunks, mostly_dead, indexes, along })
     }
 
     /// Its id.
@@ -239,31 +239,37 @@ impl EarlierBackup {
         if pages.is_empty() { Moving::Nothing } else { Moving::Pages(pages) }
     }
 
-    /// All chunks of a file; `None` if one of them cannot be referred to.
+    /// How many of these chunks, of one file and in their order, are best read at once: one at least.
     #[must_use]
-    pub fn chunks_of(&self, file: &EarlierFile) -> Option<Vec<ChunkRef>> {
-        self.chunks[file.chunks.clone()].iter().cloned().collect()
+    pub fn at_once(&self, chunks: &[&ChunkRef]) -> usize {
+        read_along::at_once(chunks)
     }
 
-    /// The content of a chunk.
+    /// Reads the frames of some chunks, [`EarlierBackup::at_once`], and something of what the next ones may need.
     ///
     /// # Errors
-    /// The store fails, or what is stored is not the chunk.
-    pub fn read_chunk(&self, chunk: &ChunkRef) -> Result<Vec<u8>, RepositoryError> {
-        self.server.read_chunk(&self.sources, chunk)
+    /// The store fails, or a pack is gone or shorter than a place in it.
+    pub fn fetch(&self, chunks: &[&ChunkRef]) -> Result<Frames, RepositoryError> {
+        self.along.fetch(&self.server, &self.sources, chunks)
     }
 
     /// The server's `backup_manifest` of it; `None` if it has none.
     ///
     /// # Errors
-    /// As for [`EarlierBackup::read_chunk`].
+    /// The store fails, or what is stored is not the file.
     pub fn server_manifest(&self) -> Result<Option<Vec<u8>>, RepositoryError> {
         let path = EntryPath::new(b"backup_manifest").ok();
         let Some(file) = path.and_then(|path| self.file(&path, None)) else { return Ok(None) };
-        let mut content = Vec::new();
-        for chunk in &self.chunks[file.chunks.clone()] {
-            let Some(chunk) = chunk else { return Ok(None) };
-            content.extend(self.read_chunk(chunk)?);
+        let chunks: Option<Vec<&ChunkRef>> = self.chunks[file.chunks.clone()].iter().map(Option::as_ref).collect();
+        let Some(chunks) = chunks else { return Ok(None) };
+        let (mut content, mut rest) = (Vec::new(), chunks.as_slice());
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(self.at_once(rest));
+            let frames = self.fetch(now)?;
+            for chunk in now {
+                content.extend(frames.chunk(chunk)?);
+            }
+            rest = later;
         }
         Ok(Some(content))
     }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::{RepositoryError, ServerRepository, keys};
 use crate::catalog::{BackupId, PackId};
@@ -13,7 +14,7 @@ use crate::chunk::{CHUNK_BYTES, ChunkContent, ChunkRef, Place, assemble, frame};
 
 /// What lies between two frames is read along if it is no more than this, in bytes: about what a store sends while another request
 /// would be on its way.
-const GAP_BYTES: u64 = 256 << 10;
+pub(super) const GAP_BYTES: u64 = 256 << 10;
 /// Most bytes of one range: what many threads hold has to fit into memory.
 const RANGE_BYTES: u64 = 16 << 20;
 
@@ -27,7 +28,7 @@ pub struct Frames {
 }
 
 /// A range of a pack: its first byte, and its content.
-type Loaded = (u64, Vec<u8>);
+pub(super) type Loaded = (u64, Arc<Vec<u8>>);
 
 impl ServerRepository {
     /// Reads the frames of some chunks. `sources` is `pack_sources` of the manifest that names them.
@@ -39,23 +40,27 @@ impl ServerRepository {
         sources: &[BackupId],
         chunks: impl IntoIterator<Item = &'c ChunkRef>,
     ) -> Result<Frames, RepositoryError> {
-        let mut wanted: BTreeMap<(u16, u32), Vec<Range<u64>>> = BTreeMap::new();
-        for chunk in chunks {
-            for place in chunk.places() {
-                let range = place.offset..place.offset + u64::from(place.length);
-                wanted.entry((place.source, place.pack)).or_default().push(range);
-            }
-        }
+        self.load_frames(sources, chunks, |pack, ranges| {
+            let key = keys::pack(&self.folder, pack);
+            let load = |range: Range<u64>| Ok((range.start, Arc::new(self.storage.get_range(&key, range)?)));
+            joined(ranges).into_iter().map(load).collect()
+        })
+    }
+
+    /// As [`ServerRepository::fetch_frames`], with `load` to read the ranges of a pack that are wanted: in any order, and what it gives
+    /// ascending.
+    pub(super) fn load_frames<'c>(
+        &self,
+        sources: &[BackupId],
+        chunks: impl IntoIterator<Item = &'c ChunkRef>,
+        load: impl Fn(PackId, Vec<Range<u64>>) -> Result<Vec<Loaded>, RepositoryError>,
+    ) -> Result<Frames, RepositoryError> {
         let mut frames = Frames { server: self.clone(), sources: sources.to_owned(), packs: BTreeMap::new() };
-        for (pack, ranges) in wanted {
-            let key = match frames.pack(pack) {
-                Some(id) => keys::pack(&self.folder, id),
-                None => return Err(frames.damaged(pack, 0, "its manifest does not name this pack's backup")),
+        for (pack, ranges) in wanted(chunks) {
+            let Some(id) = frames.pack(pack) else {
+                return Err(frames.damaged(pack, 0, "its manifest does not name this pack's backup"));
             };
-            for range in joined(ranges) {
-                let content = self.storage.get_range(&key, range.clone())?;
-                frames.packs.entry(pack).or_default().push((range.start, content));
-            }
+            frames.packs.insert(pack, load(id, ranges)?);
         }
         Ok(frames)
     }
@@ -113,8 +118,24 @@ impl Frames {
     }
 }
 
+/// Where the frames of some chunks are.
+fn wanted<'c>(chunks: impl IntoIterator<Item = &'c ChunkRef>) -> BTreeMap<(u16, u32), Vec<Range<u64>>> {
+    let mut wanted: BTreeMap<_, Vec<Range<u64>>> = BTreeMap::new();
+    for place in chunks.into_iter().flat_map(ChunkRef::places) {
+        let range = place.offset..place.offset + u64::from(place.length);
+        wanted.entry((place.source, place.pack)).or_default().push(range);
+    }
+    wanted
+}
+
+/// Bytes that are read for some chunks, what lies between their frames included.
+pub(super) fn bytes_of<'c>(chunks: impl IntoIterator<Item = &'c ChunkRef>) -> u64 {
+    let ranges = wanted(chunks).into_values().flat_map(joined);
+    ranges.map(|range| range.end - range.start).sum()
+}
+
 /// Ranges that lie close together as one, ascending.
-fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+pub(super) fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     ranges.sort_unstable_by_key(|range| (range.start, range.end));
     let mut joined: Vec<Range<u64>> = Vec::new();
     for range in ranges {

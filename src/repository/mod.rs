@@ -43,6 +43,7 @@ mod names;
 pub mod notes;
 mod proof;
 mod read_ahead;
+mod read_along;
 mod references;
 pub mod reindex;
 mod repository_name;

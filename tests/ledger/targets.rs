@@ -1,5 +1,7 @@
 //! Targets drawn at random, and which rows must be there afterwards.
 
+use std::ops::Range;
+
 use super::harness::{Random, Row};
 use super::history::{Branch, History};
 
@@ -75,8 +77,8 @@ impl Target {
 }
 
 /// Draws targets: every kind in turn, on the first timeline by name, on the second by name or by default.
-pub fn choose(history: &History, random: &mut Random, count: usize) -> Vec<Target> {
-    (0..count).map(|number| draw(history, random, number)).collect()
+pub fn choose(history: &History, random: &mut Random, numbers: Range<usize>) -> Vec<Target> {
+    numbers.map(|number| draw(history, random, number)).collect()
 }
 
 fn draw(history: &History, random: &mut Random, number: usize) -> Target {

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
 use super::harness::{Options, Postgres, Run, Server, Site, Stop, majors, newest, wait_for};
-use super::{commit, json, stop};
+use super::{commit, json, killed, stop};
 
 /// Runs statements one after the other in a database.
 fn run_in(server: &Server, database: &str, statements: &str) {
@@ -77,9 +78,12 @@ const AFTER: &str = "
     UPDATE big SET n = 0;
 ";
 
-/// Files below a directory that occupy disk, besides what becomes of empty ones.
+/// Files below a directory, if it is there, that occupy disk, besides what becomes of empty ones.
 fn with_content(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
+    if !directory.exists() {
+        return found;
+    }
     for entry in fs::read_dir(directory).expect("there") {
         let path = entry.expect("read").path();
         let metadata = fs::metadata(&path).expect("there");
@@ -212,9 +216,14 @@ fn shop_only(postgres: &Postgres, options: Options, full_page_writes: bool) {
 /// Promise: the named database is exactly right on every major, and replay gets through all that happens to the others.
 #[test]
 fn replay_passes_over_holes() {
-    for postgres in [majors().remove(0), newest()] {
-        shop_only(&postgres, Options::default(), true);
-    }
+    shop_only(&newest(), Options::default(), true);
+}
+
+/// The same on the oldest major.
+#[test]
+#[ignore = "takes minutes: run by scripts/test --torture"]
+fn holes_of_the_oldest_major() {
+    shop_only(&majors().remove(0), Options::default(), true);
 }
 
 /// Promise: the same with page checksums, which a page of zero bytes passes.
@@ -285,6 +294,54 @@ fn words_and_repetition() {
     wait_for("it to open", || (server.ask("SELECT pg_is_in_recovery()") == "f").then_some(()));
     assert_eq!(ask_in(&server, "other", "SELECT count(*)::text FROM t").expect("answers"), "9999");
     assert_eq!(server.ask("SHOW ignore_invalid_pages"), "off");
+}
+
+/// Promise: killed on its way, it leaves nothing that starts; the same command again completes it, with the named database whole and nothing of
+/// the others; and a whole restore over what was left brings them too.
+#[test]
+fn killed_and_continued() {
+    let postgres = newest();
+    let site = Site::new(&postgres);
+    for name in ["CREATE DATABASE shop", "CREATE DATABASE other"] {
+        site.server.run(name);
+    }
+    for name in ["shop", "other"] {
+        run_in(&site.server, name, "CREATE TABLE t AS SELECT n, md5(n::text) AS t FROM generate_series(1, 9999) n");
+    }
+    site.backup();
+    for name in ["shop", "other"] {
+        run_in(&site.server, name, "DELETE FROM t WHERE n % 3 = 0;\nINSERT INTO t VALUES (0, 'later')");
+    }
+    site.server.archive_all();
+    let other = site.server.ask("SELECT oid FROM pg_database WHERE datname = 'other'");
+    let sum = "SELECT md5(string_agg(t::text, ',' ORDER BY n)) FROM t";
+    let expected = ask_in(&site.server, "shop", sum).expect("answers");
+
+    let target = site.dir.join("restored");
+    let only = ["--to", "latest", "--only-database", "shop"];
+    for (call, when, words) in
+        [("pwrite64", 60, &only[..]), ("renameat,rename,renameat2", 1, &only), ("pwrite64", 120, &only[..2])]
+    {
+        let died = killed(&site, &target, &only, call, when);
+        assert!(died.status.signal().is_some(), "{call} {when}: {died}");
+        assert!(!target.join("global/pg_control").exists(), "{call} {when}");
+        let written = with_content(&target.join("base")).len();
+        assert!(call != "pwrite64" || written > 0, "it was in the middle");
+        assert_eq!(with_content(&target.join("base").join(&other)), Vec::<PathBuf>::new());
+        site.try_restore(&target, words).ok();
+        let is_whole = words.len() < only.len();
+        assert_eq!(with_content(&target.join("base").join(&other)).is_empty(), !is_whole);
+        let mut server = Server::adopt(&site.dir, &postgres, "restored", &target);
+        server.start();
+        wait_for("it to open", || (server.ask("SELECT pg_is_in_recovery()") == "f").then_some(()));
+        assert_eq!(ask_in(&server, "shop", sum).expect("answers"), expected, "{call} {when}");
+        match ask_in(&server, "other", sum) {
+            Ok(found) => assert!(is_whole && found == expected, "{call} {when}: {found}"),
+            Err(refused) => assert!(!is_whole, "{call} {when}: {refused:?}"),
+        }
+        server.stop(Stop::Immediate);
+        fs::remove_dir_all(&target).expect("removed");
+    }
 }
 
 /// Promise: a named database that is dropped before the target is told.

@@ -39,9 +39,9 @@ fn commit(server: &Server, n: i32) -> Mark {
 }
 
 /// A site with a base backup before the first of four rows (the table `t` is in it), a restore point "middle" after the second,
-/// and everything archived.
+/// and everything archived. Segments are small: most of the time of such a test would go into bytes that are zero.
 fn four_rows(postgres: &Postgres, options: Options) -> (Site, Vec<Mark>) {
-    let site = Site::with(postgres, options, "");
+    let site = Site::with(postgres, options.segment_size_mib(1), "");
     site.server.run("CREATE TABLE t (n int)");
     site.backup();
     let mut marks = vec![commit(&site.server, 1), commit(&site.server, 2)];
@@ -72,36 +72,47 @@ fn stop(postgres: &Postgres, data: &Path) {
 /// names the last of them beforehand, and the result is a clone that does not archive.
 #[test]
 fn every_kind_of_target() {
-    for postgres in [majors().remove(0), newest()] {
-        let (site, marks) = four_rows(&postgres, Options::default());
-        let [_, two, three, four] = &marks[..] else { panic!("four marks") };
-        let cases: [(&[&str], &str); 11] = [
-            (&["--to", &two.time], "1 2"),
-            (&["--to", &two.time, "--exclusive"], "1"),
-            (&["--to", &four.time, "--exclusive"], "1 2 3"),
-            (&["--to-lsn", &three.lsn], "1 2 3"),
-            (&["--to-lsn", &three.lsn, "--exclusive"], "1 2 3"),
-            (&["--to-xid", &three.xid], "1 2 3"),
-            (&["--to-xid", &three.xid, "--exclusive"], "1 2"),
-            (&["--to-name", "middle"], "1 2"),
-            (&["--to", "immediate"], ""),
-            (&["--to", "latest"], "1 2 3 4"),
-            (&["--to-xid", &four.xid, "--timeline", "1"], "1 2 3 4"),
-        ];
-        for (number, (words, expected)) in cases.iter().enumerate() {
-            let plan = site.pitr(&["restore", "--json", "--dry-run"]).args(*words).run().ok();
-            let last = json(&plan)["plan"]["last_commit"]["xid"].as_u64().map(|xid| xid.to_string());
-            let expected_last = expected.split(' ').next_back().and_then(|n| n.parse::<usize>().ok());
-            if let Some(n) = expected_last {
-                assert_eq!(last.as_ref(), Some(&marks[n - 1].xid), "PostgreSQL {}, {words:?}", postgres.major);
-            }
-            let mut server = site.restore(&format!("restored-{number}"), words);
-            server.start();
-            assert_eq!(rows(&server), *expected, "PostgreSQL {}, {words:?}", postgres.major);
-            assert_eq!(server.ask("SHOW archive_mode"), "off");
-            server.stop(Stop::Immediate);
-            fs::remove_dir_all(server.data_dir()).expect("removed");
+    every_kind(&newest(), usize::MAX);
+    every_kind(&majors()[0], 4);
+}
+
+/// The same with all of them on every other major.
+#[test]
+#[ignore = "takes minutes: run by scripts/test --torture"]
+fn every_kind_on_every_major() {
+    majors().iter().rev().skip(1).for_each(|postgres| every_kind(postgres, usize::MAX));
+}
+
+/// The first `count` of all kinds.
+fn every_kind(postgres: &Postgres, count: usize) {
+    let (site, marks) = four_rows(postgres, Options::default());
+    let [_, two, three, four] = &marks[..] else { panic!("four marks") };
+    let cases: [(&[&str], &str); 11] = [
+        (&["--to", &two.time], "1 2"),
+        (&["--to-xid", &three.xid, "--exclusive"], "1 2"),
+        (&["--to-name", "middle"], "1 2"),
+        (&["--to", "immediate"], ""),
+        (&["--to", &two.time, "--exclusive"], "1"),
+        (&["--to", &four.time, "--exclusive"], "1 2 3"),
+        (&["--to-lsn", &three.lsn], "1 2 3"),
+        (&["--to-lsn", &three.lsn, "--exclusive"], "1 2 3"),
+        (&["--to-xid", &three.xid], "1 2 3"),
+        (&["--to", "latest"], "1 2 3 4"),
+        (&["--to-xid", &four.xid, "--timeline", "1"], "1 2 3 4"),
+    ];
+    for (number, (words, expected)) in cases.iter().take(count).enumerate() {
+        let plan = site.pitr(&["restore", "--json", "--dry-run"]).args(*words).run().ok();
+        let last = json(&plan)["plan"]["last_commit"]["xid"].as_u64().map(|xid| xid.to_string());
+        let expected_last = expected.split(' ').next_back().and_then(|n| n.parse::<usize>().ok());
+        if let Some(n) = expected_last {
+            assert_eq!(last.as_ref(), Some(&marks[n - 1].xid), "PostgreSQL {}, {words:?}", postgres.major);
         }
+        let mut server = site.restore(&format!("restored-{number}"), words);
+        server.start();
+        assert_eq!(rows(&server), *expected, "PostgreSQL {}, {words:?}", postgres.major);
+        assert_eq!(server.ask("SHOW archive_mode"), "off");
+        server.stop(Stop::Immediate);
+        fs::remove_dir_all(server.data_dir()).expect("removed");
     }
 }
 
@@ -109,10 +120,10 @@ fn every_kind_of_target() {
 /// shutdown are kept; the clone listens on a socket of its own only.
 #[test]
 fn started_and_followed() {
-    for postgres in [majors().remove(0), newest()] {
+    for (postgres, actions) in [(newest(), &["promote", "pause", "shutdown"][..]), (majors().remove(0), &["pause"])] {
         let (site, marks) = four_rows(&postgres, Options::default());
         let bin = postgres.bin_dir().to_str().expect("UTF-8");
-        for action in ["promote", "pause", "shutdown"] {
+        for action in actions {
             let target = site.dir.join(action);
             let words = ["--to", &marks[1].time, "--start", "--pg-bin", bin, "--action", action, "--json"];
             let finished = site.try_restore(&target, &words).ok();
@@ -125,7 +136,7 @@ fn started_and_followed() {
             let socket = &document["reached"]["socket"][0];
             let conninfo = format!("host={} user=postgres dbname=postgres", socket.as_str().expect("a directory"));
             let client = postgres::Client::connect(&conninfo, postgres::NoTls);
-            if action == "shutdown" {
+            if *action == "shutdown" {
                 assert!(client.is_err());
                 continue;
             }
@@ -135,7 +146,7 @@ fn started_and_followed() {
             let row = row.expect("answers");
             assert_eq!(
                 (row.get::<_, i64>(0), row.get::<_, bool>(1), row.get::<_, &str>(2)),
-                (2, action == "pause", "")
+                (2, *action == "pause", "")
             );
             stop(&postgres, &target);
         }
@@ -219,43 +230,47 @@ fn nobody_to_ask() {
     assert!(!target.exists());
 }
 
+/// A restore that is killed at one of its system calls, unless it makes fewer of them. Nothing that it leaves starts by accident.
+fn killed(site: &Site, target: &Path, words: &[&str], call: &str, when: u32) -> Finished {
+    let mut pitr = harness::as_test_user("strace");
+    pitr.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+    pitr.args(["-e", &format!("inject={call}:signal=SIGKILL:when={when}")]).arg(site.dir.binary("pitr"));
+    pitr.arg("--config").arg(site.config()).args(["restore", "--yes", "--target"]).arg(target).args(words);
+    let finished = pitr.run();
+    let starts = target.join("global/pg_control").exists() && !target.join("pitr.restore").exists();
+    assert!(!starts || target.join("recovery.signal").exists(), "{call} {when}: {finished}");
+    finished
+}
+
 /// Promise: killed at any of many points, a restore leaves nothing that starts, and the same command again completes it, keeping
 /// what is right already.
 #[test]
 fn killed_and_repeated() {
+    killed_at(&[("mkdirat", 3), ("pwrite64", 200), ("syncfs", 1), ("renameat,rename,renameat2", 2), ("fsync", 8)]);
+}
+
+/// The same at more points.
+#[test]
+#[ignore = "takes minutes: run by scripts/test --torture"]
+fn killed_at_many_points() {
+    let renames = [1, 2, 3, 4].map(|when| ("renameat,rename,renameat2", when));
+    let others = [("openat2", 40), ("pwrite64", 1), ("unlinkat,unlink", 1), ("linkat", 1), ("fsync", 4), ("fsync", 6)];
+    killed_at(&[&renames[..], &others].concat());
+}
+
+/// Calls of the restore that change the directory; each is its own point to die at.
+fn killed_at(points: &[(&str, u32)]) {
     let postgres = newest();
     let (site, marks) = four_rows(&postgres, Options::default());
     let to = ["--to-xid", &marks[1].xid];
     let target = site.dir.join("restored");
-    // Calls of the restore that change the directory; each is its own point to die at.
-    for (call, when) in [
-        ("mkdirat", 3),
-        ("openat2", 40),
-        ("pwrite64", 1),
-        ("pwrite64", 200),
-        ("unlinkat,unlink", 1),
-        ("syncfs", 1),
-        ("linkat", 1),
-        ("renameat,rename,renameat2", 1),
-        ("renameat,rename,renameat2", 2),
-        ("renameat,rename,renameat2", 3),
-        ("fsync", 4),
-        ("fsync", 8),
-    ] {
-        let mut pitr = harness::as_test_user("strace");
-        let pitr_binary = site.dir.binary("pitr");
-        pitr.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={call}:signal=SIGKILL:when={when}")]);
-        let mut words: Vec<String> = vec!["-e".into(), format!("trace={call}")];
-        words.push(pitr_binary.display().to_string());
-        words.extend(["--config".into(), site.config().display().to_string(), "restore".into(), "--yes".into()]);
-        words.extend(["--target".into(), target.display().to_string()]);
-        words.extend(to.map(str::to_owned));
-        let finished = pitr.args(words).run();
-        let started_by_accident = target.join("global/pg_control").exists() && !target.join("pitr.restore").exists();
-        if finished.status.success() {
+    let mut died = 0;
+    for (call, when) in points {
+        if killed(&site, &target, &to, call, *when).status.success() {
+            fs::remove_dir_all(&target).expect("removed");
             continue;
         }
-        assert!(!started_by_accident || target.join("recovery.signal").exists(), "{call} {when}: {finished}");
+        died += 1;
         let again = site.try_restore(&target, &[&to[..], &["--json"]].concat()).ok();
         assert!(json(&again)["written"]["files"].as_u64() > Some(100), "{again}");
         let mut server = Server::adopt(&site.dir, &postgres, "restored", &target);
@@ -264,6 +279,7 @@ fn killed_and_repeated() {
         server.stop(Stop::Immediate);
         fs::remove_dir_all(&target).expect("removed");
     }
+    assert!(died * 2 > points.len(), "{died} of {} calls were made", points.len());
 }
 
 /// Promise: a restore over what is there already writes only what differs.

@@ -1,5 +1,6 @@
 //! The S3 store against real servers of the protocol: one inside the test process, with faults, and moto.
 
+mod changed;
 mod closing;
 mod credentials;
 mod faults;

@@ -1,6 +1,7 @@
 //! What can go wrong in `pitr backup`.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::chunk::tar::TarError;
@@ -69,7 +70,10 @@ pub enum BackupError {
     },
     /// What has changed is to be laid over a chunk of the earlier backup, and that is damaged.
     #[error("cannot put the base backup together with the earlier one: {0}")]
-    EarlierDamaged(RepositoryError),
+    EarlierDamaged(Arc<RepositoryError>),
+    /// That chunk cannot be read at all.
+    #[error(transparent)]
+    EarlierUnread(Arc<RepositoryError>),
     /// The server's own manifest is not whole.
     #[error("cannot verify the base backup: {0}")]
     ServerManifest(#[from] ServerManifestError),

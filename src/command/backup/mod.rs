@@ -17,6 +17,7 @@
 //! The first phases are here, the last in [`commit`]; [`pipeline`] has the threads, `report::backup` the advice.
 
 mod admission;
+mod ahead;
 mod changed;
 mod check;
 mod commit;

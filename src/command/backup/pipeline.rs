@@ -5,15 +5,18 @@
 //!    └────items, in order───┴──► writer ──closed packs──► publisher
 //! ```
 //!
+//! Where changed blocks are laid over the earlier backup's chunks, one more thread reads those ahead of the workers ([`super::ahead`]).
+//!
 //! Every channel is bounded, so memory is: the items that may wait, times the size of a chunk raw and stored, plus the
 //! chunk being filled and the receive buffer of the session. Nothing grows with the database but 24 bytes a file
 //! ([`super::check`]).
 
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, ScopedJoinHandle};
 
 use super::BackupError;
+use super::ahead::Batch;
 use super::worker::{self, Done, Job, Known, Raw};
 use super::writer::{FileKind, Item, Publish, Writer, Written};
 use crate::chunk::cut::Piece;
@@ -26,6 +29,7 @@ use crate::wal::Lsn;
 pub(super) struct Feed {
     jobs: SyncSender<Job>,
     items: SyncSender<Item>,
+    ahead: SyncSender<Arc<Batch>>,
 }
 
 impl Feed {
@@ -47,6 +51,11 @@ impl Feed {
         let (told, reached) = sync_channel(1);
         self.item(Item::Reached(told))?;
         reached.recv().map_err(|_| BackupError::Broken)
+    }
+
+    /// Has a batch read that will be needed soon. If another one is being read, whoever needs this one reads it.
+    pub(super) fn read_ahead(&self, batch: &Arc<Batch>) {
+        let _ = self.ahead.try_send(Arc::clone(batch));
     }
 
     /// Passes a small file on in one go.
@@ -85,13 +94,18 @@ pub(super) fn run<'w, T>(
         let writer = new_writer(publisher);
         let writing = scope.spawn(move || writer.run(in_order));
         let (jobs, waiting) = sync_channel(workers);
-        let waiting = std::sync::Arc::new(Mutex::new(waiting));
+        let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..workers {
             let waiting = waiting.clone();
             scope.spawn(move || worker::work(&waiting, settings));
         }
         drop(waiting);
-        let feed = Feed { jobs, items };
+        let (ahead, batches) = sync_channel::<Arc<Batch>>(1);
+        if let Some(earlier) = settings.earlier {
+            // A batch that cannot be read fails the chunks that need it.
+            scope.spawn(move || batches.iter().for_each(|batch| _ = batch.read(earlier)));
+        }
+        let feed = Feed { jobs, items, ahead };
         let read = read(&feed).and_then(|read| feed.item(Item::Finish).map(|()| read));
         drop(feed);
         let written = join(writing);

@@ -55,7 +55,7 @@ pub(super) struct Source<'a> {
     earlier_file: Option<&'a EarlierFile>,
     /// The block size, if the server sends only what has changed since that one.
     changed_only: Option<u32>,
-    changed: Option<ChangedFile>,
+    changed: Option<ChangedFile<'a>>,
     /// `backup_label`, to be passed on when it is complete.
     held_label: Option<FileMeta>,
     /// A line of the server's manifest that is not complete.
@@ -151,10 +151,10 @@ impl<'a> Source<'a> {
                         let room = LABEL_BYTES - label.len();
                         label.extend_from_slice(&data[..data.len().min(room)]);
                     }
-                    match (&mut self.changed, self.earlier) {
-                        (Some(changed), Some(earlier)) => changed.push(data, self.feed, earlier)?,
-                        _ if self.held_label.is_some() => {}
-                        _ => self.content(data)?,
+                    match &mut self.changed {
+                        Some(changed) => changed.push(data, self.feed)?,
+                        None if self.held_label.is_some() => {}
+                        None => self.content(data)?,
                     }
                 }
                 TarEvent::End if self.in_file => self.end_of_entry()?,
@@ -189,10 +189,10 @@ impl<'a> Source<'a> {
                 };
                 let stands_for = self.changed_only.and_then(|_| changed::stands_for(&path));
                 let meta = FileMeta { path, tablespace, mode, size: size_bytes, modified_at };
-                if let (Some(path), Some(block_size)) = (stands_for, self.changed_only) {
+                if let (Some(path), Some(block_size), Some(earlier)) = (stands_for, self.changed_only, self.earlier) {
                     let first_block =
                         self.page_checksums.then(|| page::first_block(&path, tablespace.is_some())).flatten();
-                    self.changed = Some(ChangedFile::begin(meta, path, block_size, first_block));
+                    self.changed = Some(ChangedFile::begin(meta, path, block_size, first_block, earlier));
                     return Ok(());
                 }
                 if self.in_label && self.changed_only.is_some() {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::BackupError;
+use super::ahead::Batch;
 use super::pipeline::Settings;
 use crate::chunk::change::{self, Change};
 use crate::chunk::cut::Piece;
@@ -13,7 +14,6 @@ use crate::chunk::page::{self, BLOCK_BYTES, PageState};
 use crate::chunk::{ChunkId, ChunkRef, PageHash, PageSet, Place, frame, identify};
 use crate::codec::Compression;
 use crate::pgdata::living::LivingFile;
-use crate::repository::RepositoryError;
 use crate::repository::earlier::Moving;
 
 /// How often a page that looks damaged is read again, and how long apart. The server's own backup does so once.
@@ -32,9 +32,16 @@ pub(super) enum Raw {
     /// The server sent them.
     Whole(Piece),
     /// The server sent what has changed of what the earlier backup had.
-    Changed(ChangedChunk),
+    Changed(Over),
     /// They are still to be read.
     File(Span),
+}
+
+/// Blocks that are laid over a chunk of the earlier backup.
+pub(super) struct Over {
+    pub(super) blocks: ChangedChunk,
+    /// Has the earlier chunk; `None` stands for zero bytes.
+    pub(super) batch: Option<Arc<Batch>>,
 }
 
 /// A chunk of a file in the server's data directory.
@@ -113,10 +120,8 @@ fn work_on(raw: Raw, known: &Known, settings: &Settings<'_>) -> Result<Done, Bac
             let bad_blocks = read_again(&span, &mut piece, bad_blocks, known, settings)?;
             process(&piece, bad_blocks, known, settings)
         }
-        sent => {
-            let piece = whole(sent, known, settings)?;
-            process(&piece, bad_blocks(&piece, known, settings), known, settings)
-        }
+        Raw::Whole(piece) => process(&piece, bad_blocks(&piece, known, settings), known, settings),
+        Raw::Changed(over) => lay_over(&over, known, settings),
     }
 }
 
@@ -144,20 +149,13 @@ fn read_again(
     Ok(bad)
 }
 
-fn whole(raw: Raw, known: &Known, settings: &Settings<'_>) -> Result<Piece, BackupError> {
-    match raw {
-        Raw::Whole(piece) => Ok(piece),
-        Raw::File(_) => Err(BackupError::Broken),
-        Raw::Changed(changed) => {
-            let earlier = known.earlier.as_ref().zip(settings.earlier);
-            let before = earlier.map(|(chunk, earlier)| earlier.read_chunk(chunk)).transpose();
-            let before = before.map_err(|error| match error {
-                RepositoryError::Chunk { .. } => BackupError::EarlierDamaged(error),
-                other => other.into(),
-            })?;
-            Ok(Piece { offset: changed.offset, raw: changed.over(before.unwrap_or_default()) })
-        }
-    }
+fn lay_over(over: &Over, known: &Known, settings: &Settings<'_>) -> Result<Done, BackupError> {
+    let before = match (&over.batch, &known.earlier, settings.earlier) {
+        (Some(batch), Some(chunk), Some(earlier)) => batch.chunk(chunk, earlier)?,
+        _ => Vec::new(),
+    };
+    let piece = Piece { offset: over.blocks.offset, raw: over.blocks.over(before) };
+    process(&piece, bad_blocks(&piece, known, settings), known, settings)
 }
 
 /// A chunk that is stored without looking for an earlier version.

@@ -41,8 +41,6 @@ pub(super) enum Item {
     Chunk(Receiver<Result<Done, BackupError>>),
     /// The file's next chunks, which the earlier backup has.
     Unchanged(Vec<ChunkRef>),
-    /// CRC-32C of the whole open file, all of whose chunks have been passed on: that of an unchanged one is known.
-    Checksum(u32),
     /// The file is complete. What came in its place, if it is another one than the server sent.
     End(Option<Sent>),
     /// A line of the server's manifest, which has to be made that of the whole files.
@@ -199,7 +197,6 @@ impl<'a> Writer<'a> {
                 Item::Begin(kind) => self.file = Some(OpenFile::new(kind)),
                 Item::Chunk(done) => self.chunk(done.recv().map_err(|_| BackupError::Broken)??)?,
                 Item::Unchanged(chunks) => self.unchanged(chunks)?,
-                Item::Checksum(crc32c) => self.file.as_mut().ok_or(BackupError::Broken)?.crc32c = crc32c,
                 Item::End(sent) => self.end_of_file(sent)?,
                 Item::ManifestLine(line) => self.manifest_line(&line)?,
                 Item::Claims(claims) => claims.iter().try_for_each(|claim| self.arrived.compare(claim))?,
@@ -282,12 +279,12 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The open file goes on with these chunks. Where their checksums are not known, that of the file comes at its end.
+    /// The open file goes on with these chunks, whose checksums are known.
     fn unchanged(&mut self, chunks: Vec<ChunkRef>) -> Result<(), BackupError> {
         for chunk in chunks {
             self.refer(&chunk.content);
             let file = self.file.as_mut().ok_or(BackupError::Broken)?;
-            let crc32c = chunk.checksum().unwrap_or_default();
+            let crc32c = chunk.checksum().ok_or(BackupError::Broken)?;
             file.crc32c = crc32c::crc32c_combine(file.crc32c, crc32c, chunk.raw_length as usize);
             file.size += u64::from(chunk.raw_length);
             file.chunks.push(chunk);
