@@ -117,7 +117,7 @@ pub const SETTINGS: &[Setting] = &[
         "/var/spool/pitr",
         "Local directory for looking ahead; without it each call works alone.",
     ),
-    setting("look_ahead", Scope::Any, "32", "Segments that push and fetch handle ahead of being asked; 0 for none."),
+    setting("look_ahead", Scope::Any, "64", "Segments that push and fetch handle ahead of being asked; 0 for none."),
     setting(
         "push_policy",
         Scope::Any,

@@ -28,11 +28,11 @@ const WORKERS: u32 = 3;
 const SENDERS: u32 = 8;
 
 /// Most bytes that one call archives ahead.
-const BYTES_AHEAD: u64 = 512 << 20;
+const BYTES_AHEAD: u64 = 1 << 30;
 
 /// How long after a call's start it may begin another segment although its own one is durable: a process start, a connection
 /// and the archiver's own work for each file are then shared by several, and neither processors nor network run dry in between.
-const BEGINNING: Duration = Duration::from_secs(1);
+const BEGINNING: Duration = Duration::from_secs(2);
 
 /// The least and the most that a call waits for what it has begun.
 const LEAST_GRACE: Duration = Duration::from_millis(100);
