@@ -224,6 +224,8 @@ impl Work {
              INSERT INTO big SELECT n, 0, repeat(md5(n::text), 8) FROM generate_series(1, 30000) n;
              CREATE TABLE idle AS SELECT n, repeat(md5(n::text), 12) AS text FROM generate_series(1, 20000) n;
              CREATE INDEX ON idle (n);
+             -- So much that the work's WAL is worth reading.
+             CREATE TABLE cold AS SELECT n, repeat(md5(n::text), 24) AS text FROM generate_series(1, 70000) n;
              CREATE TABLE busy AS SELECT n, 0 AS round, repeat(md5(n::text), 10) AS text FROM generate_series(1, 9000) n;
              CREATE TABLE cut (n int, text text); CREATE SEQUENCE numbers;
              CREATE TABLE moved AS SELECT n, md5(n::text) AS text FROM generate_series(1, 5000) n;
@@ -339,7 +341,7 @@ impl Work {
     /// A digest of the rows of every table; unlogged ones come back empty.
     fn digests(&self, server: &crate::harness::Server) -> Vec<String> {
         let unlogged = server.ask("SELECT relpersistence FROM pg_class WHERE relname = 'moved'") == "u";
-        let tables = ["big", "idle", "busy", "cut", "moved", "toasted", "points"];
+        let tables = ["big", "idle", "cold", "busy", "cut", "moved", "toasted", "points"];
         let tables = tables.iter().filter(|table| !unlogged || **table != "moved");
         let digest = |table: &&str| {
             let sql = format!("SELECT count(*) || md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {table} t");

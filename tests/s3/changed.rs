@@ -97,4 +97,12 @@ fn few_requests_for_what_changed() {
     assert_eq!(files(&repository, third)[&file], files(&repository, whole)[&file]);
     println!("{reads} requests for what changed at two places");
     assert!(changed_only && reads <= 30, "{reads} requests");
+
+    // So does a restore of it, of which chunks come from three backups.
+    server.faults.take_seen();
+    site.try_restore(&site.dir.join("restored"), &["--to", "immediate"]).ok();
+    let reads = server.faults.take_seen();
+    let reads = reads.iter().filter(|seen| seen.method == "GET" && seen.path.contains("/packs/")).count();
+    println!("{reads} requests for a restore");
+    assert!(reads <= 45, "{reads} requests");
 }

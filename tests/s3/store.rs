@@ -39,7 +39,7 @@ fn a_server_that_ignores_conditions() {
     assert_eq!(careful.put(&key("b"), b"new").expect("put"), Put::Created);
     assert_eq!(server.faults.take_kinds(), ["GET", "PUT"], "one look more, no listing");
     let mut large = careful.create(&key("a")).expect("create");
-    large.write_all(&vec![1; 17 << 20]).expect("written");
+    large.write_all(&vec![1; 18 << 20]).expect("written");
     assert_eq!(large.publish().expect("published"), Put::Exists);
     assert_eq!(server.objects.unfinished_uploads(), 0);
 }
@@ -169,7 +169,7 @@ fn threads() -> usize {
 fn parts() {
     let server = S3Server::start();
     let store = store(&server);
-    let bytes: Vec<u8> = (0..(33_u32 << 20) / 4).flat_map(u32::to_le_bytes).collect();
+    let bytes: Vec<u8> = (0..(35_u32 << 20) / 4).flat_map(u32::to_le_bytes).collect();
     let mut object = store.create(&key("large")).expect("create");
     object.write_all(&bytes).expect("written");
     assert_eq!(store.size(&key("large")).expect("size"), None);
@@ -195,7 +195,7 @@ fn dropped_and_swept() {
     let store = store(&server);
     let begin = |name: &str| {
         let mut object = store.create(&key(name)).expect("create");
-        object.write_all(&vec![0; 17 << 20]).expect("written");
+        object.write_all(&vec![0; 18 << 20]).expect("written");
         object
     };
     drop(begin("dropped"));

@@ -14,8 +14,10 @@ use super::super::PgDataError;
 use super::Options;
 use crate::chunk::{ChunkContent, ChunkId, ChunkRef};
 
-/// Bytes of files that a thread takes at a time: what is read for them in as few requests as possible.
-const BATCH_BYTES: u64 = 8 << 20;
+/// Bytes that are stored of what a thread takes at a time, and bytes of files: it is read in as few requests as possible. Data that
+/// compresses ten times would cost ten times the requests if its own bytes alone counted; and all threads are to have something to do.
+const BATCH_STORED_BYTES: u64 = 8 << 20;
+const BATCH_BYTES: u64 = 64 << 20;
 /// Most files whose pieces wait or are worked on: each is open until it is written.
 const MOST_OPEN: usize = 512;
 
@@ -51,14 +53,17 @@ struct Piece {
 #[derive(Default)]
 struct Work {
     pieces: Vec<Piece>,
+    /// Files that they are of.
+    files: usize,
     bytes: u64,
+    stored_bytes: u64,
 }
 
 /// Running threads that take work.
 pub(super) struct Pool<'a> {
     sender: SyncSender<Work>,
     gathered: RefCell<Work>,
-    most_pieces: usize,
+    most_files: usize,
     failure: &'a Mutex<Option<PgDataError>>,
     options: Options<'a>,
 }
@@ -73,14 +78,14 @@ impl Pool<'_> {
         let failure = Mutex::new(None);
         // One batch waits for each thread, one is worked on, and one is gathered.
         let (sender, receiver) = sync_channel(jobs);
-        let most_pieces = (MOST_OPEN / (2 * jobs + 1)).max(16);
+        let most_files = (MOST_OPEN / (2 * jobs + 1)).max(16);
         let receiver = Mutex::new(receiver);
         let fed = std::thread::scope(|scope| {
             for _ in 0..jobs {
                 scope.spawn(|| work(&receiver, &failure, options));
             }
             // Dropped with its sender when `feed` is done, whereupon the threads end.
-            let pool = Pool { sender, gathered: RefCell::default(), most_pieces, failure: &failure, options };
+            let pool = Pool { sender, gathered: RefCell::default(), most_files, failure: &failure, options };
             feed(&pool).and_then(|()| pool.send())
         });
         // What went wrong in a thread came first; `feed` only noticed.
@@ -94,9 +99,14 @@ impl Pool<'_> {
     pub(super) fn give(&self, target: &Arc<Target>, at: u64, chunk: ChunkRef) -> Result<(), PgDataError> {
         let full = {
             let mut gathered = self.gathered.borrow_mut();
+            let same = gathered.pieces.last().is_some_and(|last| Arc::ptr_eq(&last.target, target));
+            gathered.files += usize::from(!same);
             gathered.bytes += u64::from(chunk.raw_length);
+            gathered.stored_bytes += chunk.places().map(|place| u64::from(place.length)).sum::<u64>();
             gathered.pieces.push(Piece { target: Arc::clone(target), at, chunk });
-            gathered.bytes >= BATCH_BYTES || gathered.pieces.len() >= self.most_pieces
+            gathered.bytes >= BATCH_BYTES
+                || gathered.stored_bytes >= BATCH_STORED_BYTES
+                || gathered.files >= self.most_files
         };
         if full { self.send() } else { Ok(()) }
     }
