@@ -88,15 +88,17 @@ mod tests {
     use super::super::server::ServerManifest;
     use super::*;
 
+    /// A line about a file.
+    fn entry(path: &str, comma: &str) -> String {
+        format!(
+            "{{ \"Path\": \"{path}\", \"Size\": 12, \"Last-Modified\": \"2026-11-21 10:45:00 GMT\", \"Checksum-Algorithm\": \
+             \"CRC32C\", \"Checksum\": \"0d0c0b0a\" }}{comma}\n"
+        )
+    }
+
     /// What comes out is a manifest that holds, with the new name, size and checksum, and nothing else changed.
     #[test]
     fn files_are_exchanged() {
-        let entry = |path: &str, comma: &str| {
-            format!(
-                "{{ \"Path\": \"{path}\", \"Size\": 12, \"Last-Modified\": \"2026-11-21 10:45:00 GMT\", \"Checksum-Algorithm\": \
-                 \"CRC32C\", \"Checksum\": \"0d0c0b0a\" }}{comma}\n"
-            )
-        };
         let mut lines = vec!["{ \"PostgreSQL-Backup-Manifest-Version\": 2,\n".to_owned()];
         lines.push("\"System-Identifier\": 7123456789012345678,\n\"Files\": [\n".to_owned());
         lines.push(entry("base/5/INCREMENTAL.2619", ","));
@@ -123,12 +125,6 @@ mod tests {
     /// Visibility maps are not found under their names; everything else is, and the manifest holds.
     #[test]
     fn visibility_maps_are_hidden() {
-        let entry = |path: &str, comma: &str| {
-            format!(
-                "{{ \"Path\": \"{path}\", \"Size\": 12, \"Last-Modified\": \"2026-11-21 10:45:00 GMT\", \"Checksum-Algorithm\": \
-                 \"CRC32C\", \"Checksum\": \"0d0c0b0a\" }}{comma}\n"
-            )
-        };
         let mut lines =
             vec!["{ \"PostgreSQL-Backup-Manifest-Version\": 2,\n\"System-Identifier\": 7,\n\"Files\": [\n".to_owned()];
         let maps = ["base/5/2619_vm", "pg_tblspc/16384/PG_17_202406281/5/2619_vm.1"];

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pitr::catalog::{BackupInfo, ReadBy};
 
 use crate::harness::dir::chown_to_test_user;
-use crate::harness::{Options, Postgres, Run, Server, Site, Stop, TestDir, Writer, majors, newest, wait_for};
+use crate::harness::{Options, Postgres, Run, Server, Site, Stop, TestDir, Writer, majors, newest, traced, wait_for};
 use crate::slow::{Slow, local_sessions};
 use crate::unpacked::{Unpacked, only_backup, repository};
 use crate::wal::back_up_a_standby;
@@ -279,4 +279,27 @@ fn what_it_takes() {
     fs::write(&pid_file, &own).expect("written");
     chown_to_test_user(&pid_file);
     site.pitr(&LOCAL).run().ok();
+}
+
+/// Promise: the backup ends when everything has been read, and `pg_control` is read last: what is read later could hold what its WAL does not.
+#[test]
+fn ends_after_the_last_byte() {
+    let site = Site::new(&newest());
+    fill(&site.server);
+    let trace = site.dir.join("trace");
+    // The threads that read are held up, so that many chunks wait for them when all files are listed.
+    let slow = "inject=pread64:delay_exit=20000";
+    let options = ["-y", "-e", "trace=openat,pread64", "-e", slow, "-o", trace.to_str().expect("a plain path")];
+    traced(&site.pitr(&[&LOCAL[..], &["--jobs", "16"]].concat()), &options).run().ok();
+    let trace = fs::read_to_string(trace).expect("what strace wrote");
+    let data = format!("<{}/", site.server.data_dir().display());
+    let lines: Vec<&str> = trace.lines().collect();
+    let control =
+        lines.iter().rposition(|line| line.contains("openat(") && line.contains("\"pg_control\"")).expect("opened");
+    let reads = |lines: &[&str]| -> Vec<String> {
+        let reads = lines.iter().filter(|line| line.contains("pread64(") && line.contains(&data));
+        reads.filter(|line| !line.contains("/global/pg_control>")).map(ToString::to_string).collect()
+    };
+    assert!(reads(&lines[..control]).len() > 500);
+    assert_eq!(reads(&lines[control..]), Vec::<String>::new());
 }

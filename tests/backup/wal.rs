@@ -89,6 +89,9 @@ pub(crate) fn back_up_a_standby(postgres: &Postgres, words: &[&str]) {
     assert_eq!((info.source, info.wal.clone()), (BackupSource::Standby, BackupWal::Archive));
     let copy = Unpacked::of(&site, info.id, "copy").start(&site, postgres);
     assert_eq!(copy.ask("SELECT count(*) FROM big WHERE n > 0"), "20000");
+    // No record in the WAL ends such a backup, so that it cannot be told from one of a server that was set back.
+    let said = site.pitr(&["backup", "--source", "local"]).run().ok();
+    said.says("all files are read").says("that one was taken of a standby");
 }
 
 /// Promise: a server that is not the one in the configuration, or that the repository does not know, is refused.

@@ -145,7 +145,8 @@ fn file(name: &str, content: &[u8], chunks: Vec<ChunkRef>) -> FileEntry {
 
 fn stored(content: &[u8], base: Place, sets: Vec<PageSet>) -> ChunkRef {
     let id = ChunkId::of(content);
-    ChunkRef { raw_length: content.len() as u32, crc32c: None, content: ChunkContent::Stored { id, base, sets } }
+    let crc32c = Some(crc32c::crc32c(content));
+    ChunkRef { raw_length: content.len() as u32, crc32c, content: ChunkContent::Stored { id, base, sets } }
 }
 
 impl World {
@@ -263,6 +264,23 @@ fn whom_it_hurts() {
     world.storage.delete(&world.key(&of_old)).expect("memory");
     let (found, bad) = world.verify();
     assert!(bad == [old, new] && found.packs.len() == 1, "{found:?}");
+}
+
+/// A chunk whose checksum is not what the manifest says is damage, though its content has the right identity: later backups put the
+/// checksums of files together from it.
+#[test]
+fn checksums_of_chunks() {
+    let world = World::new();
+    let server = world.cluster.server(CLUSTER);
+    let id = BackupId::new(PgTime(0), 3);
+    let content = raw(CHUNK_BYTES, 9);
+    let place = put_pack(&server, PackId { backup: id, number: 0 }, &[&content])[0];
+    let wrong = ChunkRef { crc32c: Some(7), ..stored(&content, place, vec![]) };
+    let size = server.packs().expect("memory").iter().find(|pack| pack.id.backup == id).map(|pack| pack.stored_bytes);
+    put_backup(&server, id, vec![id], vec![file("base/9", &content, vec![wrong])], size.expect("just put"));
+    let (found, bad) = world.verify();
+    assert_eq!(bad, [id]);
+    assert!(format!("{found:?}").contains("the checksum of one of its chunks"), "{found:?}");
 }
 
 /// A run whose time is over puts one chunk together, notes how far it came, and the next goes on from there.

@@ -41,7 +41,7 @@ enum WhyAll {
     Damaged(SegmentName, String),
     #[error("the file in pg_wal is not WAL segment {0} of this server")]
     Foreign(SegmentName),
-    #[error("pg_wal cannot be read: {0}")]
+    #[error(transparent)]
     NoAccess(PgDataError),
     #[error("that one ended at {0} on timeline {1}, which is not in the server's past")]
     OtherPast(Lsn, TimelineId),

@@ -62,6 +62,11 @@ impl Ahead<'_> {
     /// fetching it too, which tells it.
     pub(super) fn take(&self, target: &Path) -> bool {
         let Ok(room) = self.spool().and_then(|spool| spool.ahead_room(&self.scope)) else { return false };
+        // What is ready needs no further look.
+        match room.hand_over(self.segment, self.size.bytes(), target) {
+            Ok(false) => {}
+            taken => return taken.unwrap_or(false),
+        }
         let begun = Instant::now();
         let patience = if self.recovering.is_standby() { PATIENCE_OF_A_STANDBY } else { PATIENCE };
         loop {
